@@ -1,0 +1,41 @@
+"""Every error a person can cause, as one tree.
+
+    JudicaitaError
+    ├── ConfigError      a setting that is unknown, out of range or contradicts another
+    ├── DataError        rows, files or prompts that cannot be used
+    ├── ModelError       a model, tokenizer or adapter that cannot be loaded
+    ├── RewardError      a reward that failed on a sample; it names both
+    ├── RolloutError     generation that could not be finished
+    └── CheckpointError  a folder that is no checkpoint, or one that does not fit
+
+The message is one sentence or two: what happened, why, and what to do about it. The command line
+prints it as it is and exits with 2. Broken invariants of our own are plain ``AssertionError``s.
+"""
+
+
+class JudicaitaError(Exception):
+    """Root of all errors that judicaita raises on purpose."""
+
+
+class ConfigError(JudicaitaError):
+    """A setting is unknown, out of range, or contradicts another one."""
+
+
+class DataError(JudicaitaError):
+    """Rows, files or prompts cannot be used as they are."""
+
+
+class ModelError(JudicaitaError):
+    """A model, tokenizer or adapter cannot be loaded."""
+
+
+class RewardError(JudicaitaError):
+    """A reward raised on a sample, or returned something that is no finite number."""
+
+
+class RolloutError(JudicaitaError):
+    """Completions could not be generated."""
+
+
+class CheckpointError(JudicaitaError):
+    """A folder is no checkpoint, or does not fit the run it is loaded into."""

@@ -1,0 +1,167 @@
+"""Families of generated legal tasks: no licence, no end, and a solver behind every answer.
+
+A family is one file that holds the whole task: how facts are drawn and worded (`sample`), the
+worked solution (`trace`), the rule (`solve`) and the way back from words to facts (`parse`).
+To add one, write the file and enter it in `FAMILIES`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Literal, Protocol
+
+from judicaita.errors import DataError
+from judicaita.legal.names import unknown_name
+from judicaita.legal.tasks.baselines import best_single_factor
+from judicaita.legal.tasks.diversity import Diversity
+from judicaita.types import Sample
+
+__all__ = [
+    "FAMILIES",
+    "Level",
+    "Split",
+    "TaskFamily",
+    "best_single_factor",
+    "generate",
+    "get_family",
+    "split_of",
+    "stream",
+]
+
+Level = int | str
+"""A rung of difficulty within a family; each family lists its own, easiest first."""
+
+Split = Literal["train", "eval"]
+
+EVAL_SHARE = 10
+"""One fact pattern in this many belongs to the eval split."""
+
+_MAX_REDRAWS = 1_000
+"""Redraws after which `generate` takes the space of distinct samples as used up."""
+
+
+class TaskFamily(Protocol):
+    """What a family offers. Facts are JSON-able mappings, as `Sample.facts` carries them."""
+
+    @property
+    def name(self) -> str:
+        """Key in `FAMILIES`, one word."""
+
+    @property
+    def title(self) -> str:
+        """A line for people."""
+
+    @property
+    def levels(self) -> tuple[Level, ...]:
+        """Easiest first."""
+
+    def sample(self, rng: random.Random, level: Level) -> Sample:
+        """Draw one instance of a level; all randomness comes from ``rng``."""
+
+    def trace(self, facts: Mapping[str, Any]) -> str:
+        """The worked solution ("Step 1: … Conclusion: …"), true of these facts."""
+
+    def solve(self, facts: Mapping[str, Any]) -> str:
+        """The answer under the rule, from the plain facts alone (never from recorded labels)."""
+
+    def parse(self, text: str) -> dict[str, Any]:
+        """The facts that a question in the family's wording states."""
+
+    def pattern(self, facts: Mapping[str, Any]) -> str:
+        """The facts that decide, in a canonical order, with names masked."""
+
+
+FAMILIES: Mapping[str, TaskFamily] = MappingProxyType(
+    {family.name: family for family in (Diversity(),)}
+)
+"""Every family by name."""
+
+
+def get_family(name: str) -> TaskFamily:
+    """Look a family up; an unknown name is a `DataError` that gives the nearest and the list."""
+    if name not in FAMILIES:
+        raise unknown_name(name, list(FAMILIES), "task family")
+    return FAMILIES[name]
+
+
+def split_of(pattern: str) -> Split:
+    """The split a fact pattern belongs to, whatever seed drew it: SHA-256 modulo `EVAL_SHARE`."""
+    digest = hashlib.sha256(pattern.encode()).digest()
+    return "eval" if int.from_bytes(digest[:8], "big") % EVAL_SHARE == 0 else "train"
+
+
+def stream(
+    family_name: str,
+    *,
+    split: Split,
+    seed: int,
+    levels: Sequence[Level] | None = None,
+) -> Iterator[Sample]:
+    """Samples without end, the levels in turn; the same arguments give the same samples.
+
+    A fact pattern belongs to one split for good, so that no two streams of different splits share
+    one. Duplicates within a stream are possible; `generate` removes them.
+    """
+    family = get_family(family_name)
+    chosen = _resolve_levels(family, levels)
+    if split not in ("train", "eval"):
+        raise DataError(f"split={split!r} is not a split. Use 'train' or 'eval'.")
+    # Text seeds go through SHA-512 in `random`, so they are stable across Python processes.
+    rng = random.Random(f"{family.name}/{split}/{seed}")
+    return _draws(family, chosen, split, rng)
+
+
+def _draws(
+    family: TaskFamily, levels: tuple[Level, ...], split: Split, rng: random.Random
+) -> Iterator[Sample]:
+    for level in itertools.cycle(levels):
+        sample = family.sample(rng, level)
+        while split_of(family.pattern(sample.facts)) != split:
+            sample = family.sample(rng, level)
+        yield sample
+
+
+def generate(
+    family_name: str,
+    count: int,
+    *,
+    split: Split,
+    seed: int,
+    levels: Sequence[Level] | None = None,
+) -> list[Sample]:
+    """The first ``count`` distinct samples of a `stream`.
+
+    Ids repeat only once `_MAX_REDRAWS` draws in a row have brought nothing new.
+    """
+    if count < 1:
+        raise DataError(f"count={count}: a data set needs at least one sample. Set count >= 1.")
+    samples: list[Sample] = []
+    seen: set[str] = set()
+    redraws = 0
+    for sample in stream(family_name, split=split, seed=seed, levels=levels):
+        if sample.id in seen and redraws < _MAX_REDRAWS:
+            redraws += 1
+            continue
+        seen.add(sample.id)
+        samples.append(sample)
+        redraws = 0
+        if len(samples) == count:
+            break
+    return samples
+
+
+def _resolve_levels(family: TaskFamily, levels: Sequence[Level] | None) -> tuple[Level, ...]:
+    """The family's own level values; text such as "3" finds the level 3."""
+    if levels is None:
+        return family.levels
+    if not levels:
+        raise DataError(f"No level of {family.name} was chosen. Leave levels out to get them all.")
+    known = {str(level): level for level in family.levels}
+    for level in levels:
+        if str(level) not in known:
+            raise unknown_name(str(level), list(known), f"level of {family.name}")
+    return tuple(known[str(level)] for level in levels)

@@ -1,0 +1,137 @@
+"""Groups → tensors.
+
+A row is one completion behind its prompt. Prompts are padded on the left and completions on the
+right, so that every completion starts in the same column and its log-probabilities are one slice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from judicaita.legal.answers import parse_reasoning
+from judicaita.training.algorithms.advantages import discount_per_step
+from judicaita.training.policy import Policy
+from judicaita.types import Group
+
+
+@dataclass(frozen=True)
+class TokenBatch:
+    """B rows of L tokens: a padded prompt, then a padded completion of T tokens.
+
+    ``mask_B_T`` comes from lengths, never from token ids: a pad id may well be an EOS id.
+    """
+
+    input_ids_B_L: Tensor
+    attention_mask_B_L: Tensor
+    position_ids_B_L: Tensor
+    completion_ids_B_T: Tensor
+    mask_B_T: Tensor
+    """True for the tokens of the completion, its EOS included."""
+
+
+@dataclass(frozen=True)
+class Batch(TokenBatch):
+    """A `TokenBatch` with what the policy loss needs of each token."""
+
+    advantages_B_T: Tensor
+    """float32; the advantage of each token, discounted per reasoning step."""
+    rollout_logprobs_B_T: Tensor
+    """float32, nats: what the rollout engine says it sampled from."""
+
+
+def collate(
+    rows: Sequence[tuple[Sequence[int], Sequence[int]]], pad_id: int, device: torch.device
+) -> TokenBatch:
+    """Pad (prompt ids, completion ids) rows into tensors."""
+    longest_prompt = max(len(prompt) for prompt, _ in rows)
+    longest_completion = max(len(completion) for _, completion in rows)
+    ids_B_L = torch.full((len(rows), longest_prompt + longest_completion), pad_id)
+    attention_B_L = torch.zeros_like(ids_B_L)
+    for row, (prompt, completion) in enumerate(rows):
+        start, end = longest_prompt - len(prompt), longest_prompt + len(completion)
+        ids_B_L[row, start:end] = torch.tensor([*prompt, *completion])
+        attention_B_L[row, start:end] = 1
+    positions_B_L = (attention_B_L.cumsum(dim=1) - 1).clamp(min=0)
+    ids_B_L, attention_B_L, positions_B_L = (
+        tensor.to(device) for tensor in (ids_B_L, attention_B_L, positions_B_L)
+    )
+    return TokenBatch(
+        ids_B_L,
+        attention_B_L,
+        positions_B_L,
+        completion_ids_B_T=ids_B_L[:, longest_prompt:],
+        mask_B_T=attention_B_L[:, longest_prompt:].bool(),
+    )
+
+
+def make_batch(groups: Sequence[Group], policy: Policy, gamma: float) -> Batch:
+    """All completions of some groups as one batch."""
+    rows = [
+        (group.prompt_ids, completion.token_ids)
+        for group in groups
+        for completion in group.completions
+    ]
+    device = policy.placement.device
+    tokens = collate(rows, policy.pad_id, device)
+    width = tokens.completion_ids_B_T.shape[1]
+    steps_to_end_B_T = _padded(
+        (
+            steps_to_end(text, completion.token_ids, policy)
+            for group in groups
+            for completion, text in zip(group.completions, group.texts, strict=True)
+        ),
+        width,
+        torch.float64,
+    )
+    advantages_B = torch.tensor(
+        [advantage for group in groups for advantage in group.advantages], dtype=torch.float64
+    )
+    rollout_logprobs_B_T = _padded(
+        (completion.logprobs for group in groups for completion in group.completions),
+        width,
+        torch.float32,
+    )
+    advantages_B_T = discount_per_step(advantages_B, steps_to_end_B_T, gamma)
+    return Batch(
+        **vars(tokens),
+        advantages_B_T=advantages_B_T.float().to(device),
+        rollout_logprobs_B_T=rollout_logprobs_B_T.to(device),
+    )
+
+
+def steps_to_end(text: str, token_ids: Sequence[int], policy: Policy) -> list[int]:
+    """For each token, how many reasoning steps begin after its own one.
+
+    A token belongs to the step in whose text it ends; what precedes the first marker belongs to the
+    first step. The tokens of "Conclusion: …" have 0 after them.
+    """
+    boundaries = parse_reasoning(text).boundaries
+    first_tokens = [_token_at(policy, token_ids, offset) for offset in boundaries[1:]]
+    return [
+        sum(1 for first in first_tokens if first > position) for position in range(len(token_ids))
+    ]
+
+
+def _token_at(policy: Policy, token_ids: Sequence[int], offset: int) -> int:
+    """Index of the token that holds character ``offset`` of the decoded text.
+
+    Found by bisection over decoded prefixes, whose length grows with every token: tokenizers that
+    decode a text need not be able to say where each token ended.
+    """
+    low, high = 0, len(token_ids)
+    while low < high:
+        middle = (low + high) // 2
+        if len(policy.decode(token_ids[: middle + 1])) > offset:
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
+def _padded(rows: Iterable[Sequence[float]], width: int, dtype: torch.dtype) -> Tensor:
+    padded = [[*row, *[0] * (width - len(row))] for row in rows]
+    return torch.tensor(padded, dtype=dtype)

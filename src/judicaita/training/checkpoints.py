@@ -1,0 +1,207 @@
+"""Folders on disk: the run's, and the checkpoints in it.
+
+    <checkpoint_dir>/
+      config.yaml      the configuration, as `--config` reads it
+      manifest.json    versions, device, where each setting came from, fingerprints of the data
+      events.jsonl     what happened, a line each
+      rollouts/        every completion, a file a step
+      checkpoints/     step-N/: model or adapter, tokenizer, and the state to go on from
+      final/           model or adapter, tokenizer, and the held-out samples
+
+A checkpoint is written aside and renamed, so that a folder under its own name is whole. It holds
+safetensors and JSON alone: nothing in it is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import yaml
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from judicaita.errors import CheckpointError, ConfigError
+from judicaita.training.config import RunConfig
+from judicaita.training.policy import Policy
+from judicaita.types import Sample
+
+CARD = "judicaita.json"
+"""In every checkpoint: what made it."""
+HELD_OUT = "eval.jsonl"
+"""In ``final/``: the samples that were held out."""
+_STATE, _TENSORS = "trainer_state.json", "trainer_state.safetensors"
+_PACKAGES = ("judicaita", "torch", "transformers", "peft", "tokenizers", "safetensors")
+
+
+class RunFolder:
+    """The folder of one run and the names in it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.events = root / "events.jsonl"
+        self.rollouts = root / "rollouts"
+        self.final = root / "final"
+
+    def step(self, number: int) -> Path:
+        """Folder of the checkpoint after step ``number``."""
+        return self.root / "checkpoints" / f"step-{number}"
+
+    def newest(self) -> Path | None:
+        """The checkpoint of the highest step, if there is one."""
+        found = [path for path in (self.root / "checkpoints").glob("step-*") if is_resumable(path)]
+        return max(found, key=lambda path: int(path.name.removeprefix("step-")), default=None)
+
+    def refuse_if_used(self) -> None:
+        """`ConfigError` when the folder holds a run, which must not be mixed with another."""
+        if (self.root / "config.yaml").exists() or self.events.exists():
+            raise ConfigError(
+                f"checkpoint_dir={self.root}: it holds another run. Name a new folder, or go on with "
+                "that run by resume=auto."
+            )
+
+    def begin(self, config: RunConfig, manifest: Mapping[str, Any]) -> None:
+        """Make the folder and write what the run is."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        settings = config.model_dump(mode="json")
+        (self.root / "config.yaml").write_text(
+            yaml.safe_dump(settings, sort_keys=False, allow_unicode=True), encoding="utf-8"
+        )
+        _write_json(self.root / "manifest.json", manifest)
+
+
+def describe_run(policy: Policy, origins: Mapping[str, str], **data: Sequence[Sample]) -> dict[str, Any]:
+    """The manifest: versions, machine, sources of the settings, a fingerprint per data set."""
+    return {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in _PACKAGES},
+        "device": str(policy.placement.device),
+        "compute_dtype": str(policy.placement.compute).removeprefix("torch."),
+        "trainable_parameters": sum(p.numel() for _, p in policy.trainable()),
+        "parameters": sum(p.numel() for p in policy.model.parameters()),
+        "settings_from": dict(origins),
+        "data": {
+            name: {"samples": len(samples), "sha256": fingerprint(samples)}
+            for name, samples in data.items()
+        },
+    }
+
+
+def fingerprint(samples: Sequence[Sample]) -> str:
+    """SHA-256 over the samples' ids, in their order."""
+    return hashlib.sha256("\n".join(sample.id for sample in samples).encode()).hexdigest()
+
+
+def save_checkpoint(
+    folder: Path,
+    policy: Policy,
+    config: RunConfig,
+    *,
+    step: int,
+    state: Mapping[str, Any] | None = None,
+    held_out: Path | None = None,
+) -> Path:
+    """Write a checkpoint: what plain tools load, a card, and ``state`` to go on from.
+
+    ``state`` nests dicts and lists of JSON values and tensors. ``held_out`` is a file of samples to
+    put beside the model. An existing folder of that name is replaced.
+    """
+    aside = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    policy.save(aside)
+    card = {"step": step, "policy_version": policy.version, "config": config.model_dump(mode="json")}
+    _write_json(aside / CARD, card)
+    if state is not None:
+        plain, tensors = _take_tensors_out(state)
+        _write_json(aside / _STATE, plain)
+        save_file(tensors, aside / _TENSORS)
+    if held_out is not None:
+        shutil.copyfile(held_out, aside / HELD_OUT)
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(aside, folder)
+    return folder
+
+
+def is_resumable(folder: Path) -> bool:
+    """True when the folder holds the state of a trainer."""
+    return (folder / _STATE).is_file() and (folder / _TENSORS).is_file()
+
+
+def load_state(folder: Path) -> dict[str, Any]:
+    """The ``state`` that `save_checkpoint` was given."""
+    if not is_resumable(folder):
+        raise CheckpointError(
+            f"{folder} holds no {_STATE}, so no run can go on from it. Name a checkpoints/step-N "
+            "folder."
+        )
+    plain = json.loads((folder / _STATE).read_text(encoding="utf-8"))
+    state: dict[str, Any] = _put_tensors_in(plain, load_file(folder / _TENSORS))
+    return state
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """What made a checkpoint: its step and configuration; empty for a folder of other origin."""
+    path = folder / CARD
+    if not path.is_file():
+        return {}
+    card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return card
+
+
+def require_checkpoint(folder: Path) -> None:
+    """`CheckpointError` unless a model or an adapter can be loaded from the folder."""
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder}: no such folder. Name a checkpoint, such as a run's final/.")
+    if not any((folder / name).is_file() for name in ("adapter_config.json", "config.json")):
+        raise CheckpointError(
+            f"{folder} holds neither config.json nor adapter_config.json, so it is no checkpoint. "
+            "Name a run's final/ or checkpoints/step-N."
+        )
+
+
+def _take_tensors_out(tree: Any) -> tuple[Any, dict[str, Tensor]]:
+    """Replace each tensor of a nested structure by its name in a flat dictionary."""
+    tensors: dict[str, Tensor] = {}
+
+    def walk(node: Any, path: str) -> Any:
+        if isinstance(node, Tensor):
+            tensors[path] = node.detach().cpu().contiguous()
+            return {"tensor": path}
+        if isinstance(node, Mapping):
+            return {str(key): walk(value, f"{path}/{key}") for key, value in node.items()}
+        if isinstance(node, list | tuple):
+            return [walk(value, f"{path}/{index}") for index, value in enumerate(node)]
+        return node
+
+    return walk(tree, ""), tensors
+
+
+def _put_tensors_in(node: Any, tensors: Mapping[str, Tensor]) -> Any:
+    if isinstance(node, dict):
+        if node.keys() == {"tensor"}:
+            return tensors[node["tensor"]]
+        return {key: _put_tensors_in(value, tensors) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_put_tensors_in(value, tensors) for value in node]
+    return node
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,304 @@
+"""What can be set: every option once, with its bounds, its default and why.
+
+The command line's flags, the environment's names and docs/configuration.md are all made from these
+classes; `settings.py` reads the sources. Torch-free: importing a configuration is instant.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from judicaita.errors import ConfigError
+from judicaita.training.algorithms.losses import ClippedLoss
+
+REASONING_PROMPT = (
+    "You are a careful legal analyst. Reason in numbered steps, then commit to one answer, in "
+    "exactly this form:\nStep 1: ...\nStep 2: ...\nConclusion: the answer alone, in the words that "
+    "the question offers."
+)
+
+PROFILES: dict[str, dict[str, Any]] = {
+    "tiny": {
+        "use_lora": False,
+        "lora_dropout": 0.0,
+        "learning_rate": 1e-3,
+        "adam_beta2": 0.99,
+        "weight_decay": 0.0,
+        "lr_scheduler": "linear",
+        "lr_floor": 0.2,
+        "warmup_steps": 10,
+        "batch_size": 16,
+        "gradient_accumulation_steps": 1,
+        "num_rollouts": 8,
+        "grpo_tau": 1.0,
+        "model_max_length": 256,
+        "generation_max_length": 128,
+        "system_prompt": "",
+        "verbosity_target": 70,
+        "verbosity_tolerance": 0.6,
+        "num_epochs": 1,
+        "eval_steps": 50,
+    },
+}
+"""Settings that belong to a model; they lie between the configuration file and the defaults."""
+
+
+def _comma_list(value: Any) -> Any:
+    """Flags and environment variables carry lists as one comma-separated string."""
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _flags(*names: str) -> dict[str, Any]:
+    """Further command-line names of a field, beside ``--field-name``."""
+    return {"flags": list(names)}
+
+
+NameList = Annotated[list[str], BeforeValidator(_comma_list)]
+
+
+class RunConfig(BaseModel):
+    """What a supervised and a GRPO run have in common."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True,
+        protected_namespaces=(),
+    )
+    env_prefix: ClassVar[str] = ""
+
+    base_model: str = "google/gemma-2-2b-it"
+    """A model folder, a Hub name, or ``tiny``: the embedded model that is built on the spot."""
+    model_revision: str | None = None
+    """Commit, tag or branch of a Hub model; None is its default branch."""
+    adapter: Path | None = None
+    """An existing LoRA adapter to go on training from."""
+    model_max_length: int = Field(2048, ge=8)
+    """Longest prompt, in tokens. A longer one is never cut: see ``long_prompts``."""
+    long_prompts: Literal["error", "drop"] = "error"
+    """A prompt over ``model_max_length`` stops the run, or is left out and counted."""
+    system_prompt: str = REASONING_PROMPT
+    """Goes before every prompt, as the chat template's system turn (or at the top of the first user
+    turn where the template knows none); "" for none."""
+    chat_template: Literal["auto", "never"] = "auto"
+    """``auto`` wraps prompts in the model's chat template where it has one; ``never`` keeps plain
+    prompts as they are."""
+    device: Literal["auto", "cpu", "cuda", "mps", "tpu"] = "auto"
+    """``auto`` takes CUDA, then MPS, then the CPU. ``tpu`` needs torch_xla."""
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
+    """``auto`` is bf16 where the device computes it natively, fp16 with loss scaling on older CUDA,
+    fp32 on the CPU."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+
+    use_lora: bool = True
+    """Train a low-rank adapter (LoRA, arXiv 2106.09685) instead of all weights."""
+    lora_r: int = Field(16, ge=1)
+    """Rank of the adapter."""
+    lora_alpha: int = Field(32, ge=1)
+    """The adapter is scaled by lora_alpha / lora_r."""
+    lora_dropout: float = Field(0.05, ge=0, lt=1)
+    """Dropout on the adapter's input. At 0, gradients do not depend on how a batch is split."""
+    lora_target_modules: NameList = Field(["q_proj", "k_proj", "v_proj", "o_proj"], min_length=1)
+    """Names of the linear layers that get an adapter."""
+
+    dataset: str = "diversity"
+    """A generated family of tasks, a LegalBench folder, or a .jsonl or .parquet file."""
+    tasks: NameList = Field([])
+    """Which tasks of a LegalBench folder (patterns allowed), or which levels of a family."""
+    max_samples: int | None = Field(None, ge=1)
+    """At most so many samples, drawn with ``seed``; a generated family yields 4,096 by default."""
+
+    learning_rate: float = Field(1e-5, gt=0)
+    """Peak rate. Full fine-tuning of a large model wants about a tenth of LoRA's."""
+    num_epochs: int = Field(3, ge=1, json_schema_extra=_flags("--epochs"))
+    """Passes over the training samples."""
+    max_steps: int | None = Field(None, ge=1)
+    """Stop after so many optimizer steps, whatever ``num_epochs`` says."""
+    batch_size: int = Field(4, ge=1)
+    """Samples of a micro-step."""
+    gradient_accumulation_steps: int = Field(4, ge=1)
+    """Micro-steps of an optimizer step, which sees batch_size × gradient_accumulation_steps
+    samples. Splitting differently changes memory, never the gradient."""
+    warmup_steps: int = Field(0, ge=0)
+    """Optimizer steps over which the learning rate rises to its peak."""
+    max_grad_norm: float = Field(1.0, ge=0)
+    """Gradients are scaled down to this L2 norm; 0 leaves them as they are."""
+    optimizer: Literal["adamw"] = "adamw"
+    """AdamW (arXiv 1711.05101)."""
+    adam_beta2: float = Field(0.999, gt=0, lt=1)
+    """Memory of AdamW's second moment; β1 is 0.9."""
+    weight_decay: float = Field(0.01, ge=0)
+    """Decoupled decay of matrices; vectors (norms, biases) are left alone."""
+    lr_scheduler: Literal["cosine", "linear", "constant"] = "cosine"
+    """How the learning rate falls after the warm-up."""
+    lr_floor: float = Field(0.0, ge=0, le=1)
+    """Share of the peak learning rate that is left at the last step."""
+
+    checkpoint_dir: Path = Field(
+        Path("./checkpoints/grpo"), json_schema_extra=_flags("--output-dir")
+    )
+    """The run's folder: configuration, events, rollouts, checkpoints and ``final/``."""
+    logging_steps: int = Field(10, ge=1)
+    """Every so many steps one scored group (GRPO) or the loss (supervised) is printed."""
+    report_to: NameList = Field([])
+    """Trackers beside the files: ``tensorboard``, ``trackio``, ``wandb``."""
+    seed: int = Field(0, ge=0, lt=2**32)
+    """Of sampling, shuffling and dropout."""
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _profile_and_errors(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """Fill in the model's profile, and turn pydantic's report into one sentence."""
+        if isinstance(data, Mapping):
+            profile = profile_of(cls, data.get("base_model"))
+            data = {**profile, **data}
+        try:
+            return handler(data)
+        except ValidationError as error:
+            raise ConfigError(_sentence(cls, error)) from None
+
+    @field_validator("report_to")
+    @classmethod
+    def _known_trackers(cls, names: list[str]) -> list[str]:
+        for name in names:
+            if name not in ("tensorboard", "trackio", "wandb"):
+                raise ValueError(f"unknown tracker {name!r}; use tensorboard, trackio or wandb")
+        return names
+
+    @property
+    def samples_per_step(self) -> int:
+        """Samples of one optimizer step."""
+        return self.batch_size * self.gradient_accumulation_steps
+
+
+class SFTConfig(RunConfig):
+    """A supervised run: learn worked solutions (``trace``) word by word."""
+
+    env_prefix: ClassVar[str] = "SFT_"
+
+    checkpoint_dir: Path = Field(
+        Path("./checkpoints/sft"), json_schema_extra=_flags("--output-dir")
+    )
+    """The run's folder: configuration, events and ``final/``."""
+
+
+class TrainingConfig(RunConfig):
+    """A GRPO run. The names and defaults are those of the training guide."""
+
+    env_prefix: ClassVar[str] = "GRPO_"
+
+    grpo_tau: float = Field(0.1, gt=0)
+    """Advantages are divided by it: 1 is DeepSeekMath's GRPO, smaller sharpens. Under AdamW it
+    mostly moves the point where ``max_grad_norm`` bites; both gradient norms are recorded."""
+    grpo_gamma: float = Field(0.99, gt=0, le=1)
+    """Discount per reasoning step: a token k steps before the conclusion earns γ^k of the
+    advantage. 1 is the paper's."""
+    num_rollouts: int = 4
+    """Completions of each prompt, the group that a reward is compared with (at least 2)."""
+    num_iterations: int = Field(1, ge=1)
+    """Updates made on each batch of completions; the loss's bounds matter from the second on."""
+    beta: float = Field(0.0, ge=0)
+    """Weight of the KL penalty (k3) to the reference, which is the model with its adapter switched
+    off. 0 saves the reference pass. Needs LoRA."""
+    loss: ClippedLoss = Field(default_factory=ClippedLoss)
+    """The policy loss and its own knobs."""
+
+    generation_max_length: int = Field(512, ge=1)
+    """Longest completion, in tokens; one that is cut there is marked as truncated."""
+    temperature: float = Field(1.0, gt=0)
+    """Of sampling and of the log-probabilities in the loss alike. At 1 both are the model's own."""
+    top_p: float = Field(1.0, gt=0, le=1)
+    """Nucleus sampling. Below 1 the tokens come from a cut distribution while the loss uses the
+    whole one, which biases the importance ratios: keep it at 1 for training."""
+
+    reward: str | None = None
+    """``module:function`` or ``file.py:function`` of a reward of your own; None is the composite."""
+    format_weight: float = Field(0.3, ge=0)
+    """Weight of the format in the composite reward; the three are normalised to sum to 1."""
+    outcome_weight: float = Field(0.5, ge=0)
+    """Weight of the right answer."""
+    verbosity_weight: float = Field(0.2, ge=0)
+    """Weight of the length."""
+    min_steps: int = Field(2, ge=1)
+    """Reasoning steps that a well-formed answer has at least."""
+    verbosity_target: int = Field(256, ge=1)
+    """Length, in tokens, that the verbosity reward prefers."""
+    verbosity_tolerance: float = Field(0.5, ge=0)
+    """Share of the target by which a length may differ at full reward."""
+
+    eval_fraction: float = Field(0.1, gt=0, lt=1)
+    """Share of the samples held out for evaluation where no evaluation set is given."""
+    eval_samples: int | None = Field(200, ge=1)
+    """At most so many held-out samples are evaluated during training; None is all of them."""
+    save_steps: int = Field(500, ge=1)
+    """A checkpoint every so many steps."""
+    eval_steps: int = Field(100, ge=1)
+    """An evaluation every so many steps, and one before the first and after the last."""
+    resume: str = "never"
+    """``never``, ``auto`` (the newest checkpoint of ``checkpoint_dir``, if any) or a checkpoint."""
+
+    @field_validator("num_rollouts")
+    @classmethod
+    def _a_group(cls, value: int) -> int:
+        if value < 2:
+            raise ValueError(
+                "group-relative advantage needs at least 2 completions, since one equals its own "
+                "mean. Set num_rollouts >= 2 (default 4)"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _combinations(self) -> Self:
+        if self.beta > 0 and not self.use_lora:
+            raise ConfigError(
+                f"beta={self.beta} with use_lora=False: the reference is the model with its adapter "
+                "switched off, and full fine-tuning has none. Set beta=0, or use_lora=True."
+            )
+        if self.format_weight + self.outcome_weight + self.verbosity_weight == 0:
+            raise ConfigError(
+                "format_weight, outcome_weight and verbosity_weight are all 0, so nothing would be "
+                "rewarded. Set at least one above 0 (defaults 0.3, 0.5, 0.2)."
+            )
+        return self
+
+
+def profile_of(config_class: type[RunConfig], base_model: Any) -> dict[str, Any]:
+    """The settings that come with a model, as far as ``config_class`` has them."""
+    profile = PROFILES.get(base_model, {}) if isinstance(base_model, str) else {}
+    return {name: value for name, value in profile.items() if name in config_class.model_fields}
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """`` Did you mean 'x'?`` where something close exists, else an empty string."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def _sentence(config_class: type[RunConfig], report: ValidationError) -> str:
+    """What, why and the fix of the first error; how many more there are."""
+    first, *others = report.errors()
+    path = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        known = list(config_class.model_fields)
+        sentence = f"{path}: no such setting.{nearest(path, known)} See docs/configuration.md."
+    else:
+        reason = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
+        field = config_class.model_fields.get(path)
+        default = f" (default {field.default!r})" if field and field.default is not None else ""
+        given = first["input"]
+        fix = "" if "default" in reason else default
+        sentence = f"{path}={given!r}: {reason}{fix}."
+    return sentence + (f" And {len(others)} more." if others else "")

@@ -1,0 +1,511 @@
+"""GRPO: draw → generate → score → advantages → batch → update → record.
+
+Group Relative Policy Optimization (DeepSeekMath, arXiv 2402.03300): G completions of a question are
+scored, and each learns from how much better it was than its group. `GRPOTrainer.step` is the whole
+algorithm in seven calls; everything else here prepares it or keeps its records.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from judicaita.errors import ConfigError, DataError, RewardError
+from judicaita.training import checkpoints
+from judicaita.training.algorithms.advantages import group_advantages, has_signal
+from judicaita.training.algorithms.kl import k3
+from judicaita.training.algorithms.reduction import token_mean
+from judicaita.training.batching import Batch, make_batch
+from judicaita.training.config import TrainingConfig
+from judicaita.training.console import TrainingConsole
+from judicaita.training.data_curation import split_samples, to_samples, write_samples
+from judicaita.training.embedded import resolve_base_model
+from judicaita.training.evaluation import EvaluationHarness
+from judicaita.training.metrics import (
+    ENTERED,
+    EventLog,
+    Tracker,
+    group_statistics,
+    make_trackers,
+    remove_rollouts_after,
+    write_rollouts,
+)
+from judicaita.training.optimization import Updater
+from judicaita.training.policy import Policy, load_policy
+from judicaita.training.rewards import Reward, as_reward, composite_from_config
+from judicaita.training.rollouts.base import RolloutEngine, SamplingParams
+from judicaita.training.rollouts.native import NativeEngine
+from judicaita.training.sampler import ShuffleSampler
+from judicaita.types import Group, Sample
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+NO_SIGNAL = "no signal"
+ABSTAINED = "reward abstained"
+
+Item = tuple[Sample, tuple[int, ...]]
+"""A sample and the token ids of its prompt."""
+
+
+@dataclass
+class StepRecord:
+    """Figures of a step, filled in as it goes."""
+
+    step: int
+    metrics: dict[str, float] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Record the wall-clock seconds of a stage."""
+        start = perf_counter()
+        yield
+        self.seconds[stage] = perf_counter() - start
+
+
+class GRPOTrainer:
+    """Trains a model on questions whose answers can be scored.
+
+    Args:
+        config: What and how; see `TrainingConfig`.
+        train_dataset: Rows with ``prompt`` and ``reference`` (alias ``response``): a
+            `datasets.Dataset`, a list of dicts, or Samples.
+        eval_dataset: Held-out rows; None holds ``config.eval_fraction`` of the training rows out.
+        reward_fn: A reward, or a callable ``(prompt, response, reference, **columns) -> float``;
+            None is the composite of the configuration, or ``config.reward``.
+        origins: Where each setting came from, for the manifest.
+    """
+
+    def __init__(
+        self,
+        config: TrainingConfig,
+        train_dataset: Iterable[Mapping[str, Any] | Sample],
+        eval_dataset: Iterable[Mapping[str, Any] | Sample] | None = None,
+        reward_fn: Any = None,
+        *,
+        origins: Mapping[str, str] | None = None,
+        show_progress: bool = True,
+    ) -> None:
+        self.config = config
+        self.reward: Reward = as_reward(reward_fn or config.reward or composite_from_config(config))
+        self.train_samples, self.eval_samples = self._divide(train_dataset, eval_dataset)
+        self.folder = checkpoints.RunFolder(config.checkpoint_dir)
+        self.origins = origins or {}
+        self.show_progress = show_progress
+        self.harness = EvaluationHarness(reward=self.reward, text_overlap=False)
+        self.steps_done = 0
+        self.policy: Policy
+        self.engine: RolloutEngine
+        self.updater: Updater
+        self.sampler: ShuffleSampler[Item]
+        self.eval_items: list[Item]
+        self.console: TrainingConsole
+
+    def _divide(self, train: Any, evaluation: Any) -> tuple[list[Sample], list[Sample]]:
+        samples = to_samples(train)
+        if evaluation is not None:
+            return samples, to_samples(evaluation)
+        return split_samples(samples, self.config.eval_fraction, self.config.seed)
+
+    # ── before the first step ────────────────────────────────────────────────────────────────────
+
+    def initialize(self) -> None:
+        """Load the model, tokenize the prompts, and make or resume the run's folder."""
+        resume_from = self._resume_from()
+        torch.manual_seed(self.config.seed)
+        self.policy = load_policy(self.config, resolve_base_model(self.config.base_model))
+        train_items = self._encode(self.train_samples, "training")
+        self.eval_items = self._encode(self.eval_samples, "evaluation")
+        self.engine = NativeEngine(self.policy)
+        self.sampler = ShuffleSampler(
+            train_items,
+            batch_size=self.config.samples_per_step,
+            num_epochs=self.config.num_epochs,
+            seed=self.config.seed,
+        )
+        self.total_steps = min(
+            self.sampler.total_batches, self.config.max_steps or self.sampler.total_batches
+        )
+        self.updater = Updater(
+            self.policy, self.config, self.total_steps * self.config.num_iterations
+        )
+        if resume_from is None:
+            manifest = checkpoints.describe_run(
+                self.policy, self.origins, train=self.train_samples, eval=self.eval_samples
+            )
+            self.folder.begin(self.config, manifest)
+        else:
+            self.load_checkpoint(resume_from)
+
+    def _resume_from(self) -> Path | None:
+        """The checkpoint to go on from; refuses a used folder before anything is loaded."""
+        if self.config.resume == "auto":
+            newest = self.folder.newest()
+            if newest is None:
+                self.folder.refuse_if_used()
+            return newest
+        if self.config.resume != "never":
+            return Path(self.config.resume)
+        self.folder.refuse_if_used()
+        return None
+
+    def _encode(self, samples: Sequence[Sample], name: str) -> list[Item]:
+        """Token ids of every prompt; long ones are refused or dropped with a count, never cut."""
+        items = [(sample, self.policy.encode(sample.prompt)) for sample in samples]
+        limit = self.config.model_max_length
+        room = self.policy.max_positions
+        if room is not None:
+            limit = min(limit, room - self.config.generation_max_length)
+        if limit < 1:
+            raise ConfigError(
+                f"generation_max_length={self.config.generation_max_length} leaves no room for a "
+                f"prompt in the model's {room} positions. Lower it."
+            )
+        long = [row for row, (_, ids) in enumerate(items, start=1) if len(ids) > limit]
+        if not long:
+            return items
+        longest = max(len(ids) for _, ids in items)
+        if self.config.long_prompts == "error":
+            raise DataError(
+                f"{name} row {long[0]}: its prompt is over the {limit} tokens that fit ({len(long)} "
+                f"such rows, the longest has {longest}), and prompts are never cut. Raise "
+                "model_max_length if the model allows it, or set long_prompts=drop."
+            )
+        kept = [item for item in items if len(item[1]) <= limit]
+        if not kept:
+            raise DataError(
+                f"all {len(items)} {name} prompts are over the {limit} tokens that fit; nothing is "
+                "left. Raise model_max_length, or use shorter prompts."
+            )
+        self._notice(f"{len(long)} of {len(items)} {name} prompts are over {limit} tokens: left out.")
+        return kept
+
+    def _notice(self, text: str) -> None:
+        with TrainingConsole(0, enabled=self.show_progress) as console:
+            console.message(text)
+
+    # ── the run ──────────────────────────────────────────────────────────────────────────────────
+
+    def train(self) -> dict[str, float]:
+        """Run to the end. Returns the figures of the last evaluation and of the last step."""
+        config = self.config
+        record = StepRecord(self.steps_done)
+        with ExitStack() as stack:
+            self.events = EventLog(self.folder.events)
+            stack.callback(self.events.close)
+            self.trackers: list[Tracker] = make_trackers(
+                config.report_to,
+                self.folder.root,
+                self.folder.root.name,
+                config.model_dump(mode="json"),
+            )
+            for tracker in self.trackers:
+                stack.callback(tracker.close)
+            self.console = stack.enter_context(
+                TrainingConsole(
+                    self.total_steps,
+                    enabled=self.show_progress,
+                    first_step=self.steps_done,
+                    logging_steps=config.logging_steps,
+                )
+            )
+            if self.steps_done == 0:
+                self._evaluate_and_record()
+            evaluation: dict[str, float] = {}
+            while self.steps_done < self.total_steps:
+                record = self.step()
+                last = self.steps_done == self.total_steps
+                if last or self.steps_done % config.eval_steps == 0:
+                    evaluation = self._evaluate_and_record()
+                if self.steps_done % config.save_steps == 0:
+                    self.save_checkpoint(self.folder.step(self.steps_done))
+            self._save_final()
+        return {
+            "steps": float(self.steps_done),
+            **{f"train/{name}": value for name, value in record.metrics.items()},
+            **{f"eval/{name}": value for name, value in evaluation.items()},
+        }
+
+    def step(self) -> StepRecord:
+        """One optimizer step (or ``num_iterations`` of them on the same completions)."""
+        record = StepRecord(self.steps_done + 1)
+        items = self.sampler.draw()
+        with record.timed("generate"):
+            groups = self._generate(items, record.step)
+        with record.timed("score"):
+            groups = self._score(groups)
+        groups = self._advantages(groups)
+        with record.timed("batch"):
+            batches, token_count = self._batch(groups)
+        with record.timed("update"):
+            record.metrics |= self._update(batches, token_count)
+        self._record(groups, record)
+        self.steps_done = record.step
+        return record
+
+    def _generate(self, items: Sequence[Item], step: int) -> list[Group]:
+        """G completions of every prompt, ``batch_size`` prompts at a time."""
+        seeds = random.Random(f"{self.config.seed}/rollouts/{step}")
+        groups = []
+        for start in range(0, len(items), self.config.batch_size):
+            chunk = items[start : start + self.config.batch_size]
+            sampling = SamplingParams(
+                self.config.generation_max_length,
+                self.config.temperature,
+                self.config.top_p,
+                seeds.getrandbits(63),
+            )
+            completed = self.engine.generate(
+                [ids for _, ids in chunk], self.config.num_rollouts, sampling
+            )
+            for (sample, ids), completions in zip(chunk, completed, strict=True):
+                texts = tuple(self.policy.decode(c.token_ids) for c in completions)
+                groups.append(Group(sample, ids, completions, texts))
+        return groups
+
+    def _score(self, groups: Sequence[Group]) -> list[Group]:
+        """A reward for every completion; a group abstains as a whole or not at all."""
+        scored = []
+        for group in groups:
+            results = tuple(
+                self.reward.compute(
+                    group.sample.prompt,
+                    text,
+                    group.sample.reference,
+                    **{
+                        **group.sample.facts,
+                        "task": group.sample.task,
+                        "completion_tokens": len(completion.token_ids),
+                        "finish_reason": completion.finish_reason,
+                    },
+                )
+                for completion, text in zip(group.completions, group.texts, strict=True)
+            )
+            if len({result.score is None for result in results}) > 1:
+                raise RewardError(
+                    f"{self.reward.name} abstained on some completions of sample {group.sample.id} "
+                    "only: a reward may abstain for a property of the sample, never of a completion."
+                )
+            scored.append(replace(group, results=results))
+        return scored
+
+    def _advantages(self, groups: Sequence[Group]) -> list[Group]:
+        """How much better each completion was than its group, over tau."""
+        weighed = []
+        for group in groups:
+            scores = [result.score for result in group.results if result.score is not None]
+            if not scores:
+                weighed.append(replace(group, advantages=(0.0,) * len(group.completions)))
+                continue
+            rewards_1_G = torch.tensor([scores], dtype=torch.float64)
+            advantages_1_G = group_advantages(rewards_1_G, self.config.grpo_tau)
+            weighed.append(
+                replace(
+                    group,
+                    advantages=tuple(advantages_1_G[0].tolist()),
+                    has_signal=bool(has_signal(rewards_1_G)[0]),
+                )
+            )
+        return weighed
+
+    def _why(self, group: Group) -> str:
+        """Why a group enters the loss, or not. With a KL penalty even equal rewards do."""
+        if group.results[0].score is None:
+            return ABSTAINED
+        return ENTERED if group.has_signal or self.config.beta > 0 else NO_SIGNAL
+
+    def _batch(self, groups: Sequence[Group]) -> tuple[list[Batch], int]:
+        """Micro-batches of the groups that enter the loss, and the tokens of all groups.
+
+        A group without signal adds nothing to the gradient and is left out, but its tokens count in
+        the mean, as they would had it gone through the loss with advantages of 0.
+        """
+        entering = [group for group in groups if self._why(group) == ENTERED]
+        batches = [
+            make_batch(entering[start : start + self.config.batch_size], self.policy, self.config.grpo_gamma)
+            for start in range(0, len(entering), self.config.batch_size)
+        ]
+        token_count = sum(
+            len(completion.token_ids) for group in groups for completion in group.completions
+        )
+        return batches, token_count
+
+    def _update(self, batches: Sequence[Batch], token_count: int) -> dict[str, float]:
+        """Move the weights; returns losses (nats per token), norms and shares."""
+        if not batches:
+            for _ in range(self.config.num_iterations):
+                self.updater.skip()
+            return {"updates": 0.0}
+        self.policy.model.train()
+        old: list[Tensor] = []
+        applied = 0
+        for _ in range(self.config.num_iterations):
+            sums = _Sums()
+            for index, batch in enumerate(batches):
+                loss, old_logprobs_B_T = self._loss(
+                    batch, old[index] if index < len(old) else None, token_count, sums
+                )
+                if len(old) <= index:
+                    old.append(old_logprobs_B_T)
+                self.updater.backward(loss)
+            info = self.updater.step()
+            applied += info.applied
+        self.engine.sync()
+        return {
+            **sums.metrics(token_count),
+            "grad_norm": info.grad_norm,
+            "grad_norm_clipped": info.grad_norm_clipped,
+            "learning_rate": info.learning_rate,
+            "updates": float(applied),
+        }
+
+    def _loss(
+        self, batch: Batch, old_logprobs_B_T: Tensor | None, token_count: int, sums: _Sums
+    ) -> tuple[Tensor, Tensor]:
+        """A micro-batch's share of the loss, and the log-probabilities the ratio refers to.
+
+        On the first pass the policy is the one that sampled, so the ratio is 1 by definition and
+        no second forward pass is needed.
+        """
+        config, mask = self.config, batch.mask_B_T
+        logprobs_B_T, entropy_B_T = self.policy.logprobs(batch, config.temperature)
+        if old_logprobs_B_T is None:
+            old_logprobs_B_T = logprobs_B_T.detach()
+        output = config.loss(logprobs_B_T, old_logprobs_B_T, batch.advantages_B_T)
+        policy_loss = loss = token_mean(output.per_token_B_T, mask, token_count)
+        if config.beta > 0:
+            with self.policy.reference():
+                reference_B_T, _ = self.policy.logprobs(batch, config.temperature)
+            kl = token_mean(k3(logprobs_B_T, reference_B_T), mask, token_count)
+            loss = policy_loss + config.beta * kl
+            sums.kl += float(kl.detach())
+        sums.policy_loss += float(policy_loss.detach())
+        sums.loss += float(loss.detach())
+        sums.tokens += int(mask.sum())
+        sums.clipped += int((output.clipped_B_T & mask).sum())
+        sums.entropy += float(entropy_B_T[mask].sum())
+        mismatch_B_T = (old_logprobs_B_T - batch.rollout_logprobs_B_T).abs()
+        sums.mismatch += float(mismatch_B_T[mask].sum())
+        return loss, old_logprobs_B_T
+
+    # ── records ──────────────────────────────────────────────────────────────────────────────────
+
+    def _record(self, groups: Sequence[Group], record: StepRecord) -> None:
+        """Events, completions, trackers and the screen."""
+        with record.timed("record"):
+            reasons = [self._why(group) for group in groups]
+            write_rollouts(
+                self.folder.rollouts, record.step, groups, reasons, parts=self.reward.part_names
+            )
+        tokens = sum(len(c.token_ids) for group in groups for c in group.completions)
+        record.metrics |= group_statistics(groups)
+        record.metrics["tokens_per_second"] = tokens / sum(record.seconds.values())
+        record.metrics |= {f"seconds/{stage}": s for stage, s in record.seconds.items()}
+        self.events.write("step", record.step, record.metrics)
+        for tracker in self.trackers:
+            tracker.log(record.metrics, record.step)
+        self.console.update(record.step, record.metrics)
+        if record.step % self.config.logging_steps == 0:
+            self.console.print_group(groups[0], reasons[0])
+
+    def evaluate(self) -> dict[str, float]:
+        """Greedy answers to the held-out samples (at most ``eval_samples``), graded."""
+        items = self.eval_items[: self.config.eval_samples]
+        report = self.harness.evaluate(
+            self.policy,
+            self.engine,
+            [sample for sample, _ in items],
+            SamplingParams(self.config.generation_max_length, temperature=0.0),
+        )
+        return dict(report.metrics)
+
+    def _evaluate_and_record(self) -> dict[str, float]:
+        metrics = self.evaluate()
+        self.events.write("eval", self.steps_done, metrics)
+        for tracker in self.trackers:
+            tracker.log({f"eval/{name}": value for name, value in metrics.items()}, self.steps_done)
+        self.console.print_metrics(f"held-out samples, after step {self.steps_done}", metrics)
+        return metrics
+
+    # ── checkpoints ──────────────────────────────────────────────────────────────────────────────
+
+    def save_checkpoint(self, path: Path | str) -> Path:
+        """Write model or adapter, tokenizer and the state to go on from."""
+        return checkpoints.save_checkpoint(
+            Path(path), self.policy, self.config, step=self.steps_done, state=self.state_dict()
+        )
+
+    def load_checkpoint(self, path: Path | str) -> None:
+        """Go on from a checkpoint of this run; what was recorded after it is removed."""
+        state = checkpoints.load_state(Path(path))
+        self.policy.load_weights(Path(path))
+        self.load_state_dict(state)
+        remove_rollouts_after(self.folder.rollouts, self.steps_done)
+        if self.folder.events.exists():
+            with_events = EventLog(self.folder.events)
+            with_events.truncate_after(self.steps_done)
+            with_events.close()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything but the weights that a step depends on."""
+        state = {
+            "steps_done": self.steps_done,
+            "sampler": self.sampler.state_dict(),
+            "updater": self.updater.state_dict(),
+            "torch_rng": torch.get_rng_state(),
+        }
+        if self.policy.placement.device.type == "cuda":
+            state["cuda_rng"] = torch.cuda.get_rng_state(self.policy.placement.device)
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take `state_dict` back."""
+        self.steps_done = int(state["steps_done"])
+        self.sampler.load_state_dict(state["sampler"])
+        self.updater.load_state_dict(state["updater"])
+        torch.set_rng_state(state["torch_rng"])
+        if "cuda_rng" in state:
+            torch.cuda.set_rng_state(state["cuda_rng"], self.policy.placement.device)
+
+    def _save_final(self) -> None:
+        held_out = self.folder.root / checkpoints.HELD_OUT
+        write_samples(held_out, [sample for sample, _ in self.eval_items])
+        checkpoints.save_checkpoint(
+            self.folder.final, self.policy, self.config, step=self.steps_done, held_out=held_out
+        )
+
+
+@dataclass
+class _Sums:
+    """Sums over the micro-batches of one optimizer step."""
+
+    policy_loss: float = 0.0
+    kl: float = 0.0
+    loss: float = 0.0
+    entropy: float = 0.0
+    mismatch: float = 0.0
+    clipped: int = 0
+    tokens: int = 0
+
+    def metrics(self, token_count: int) -> dict[str, float]:
+        """The first three are means over all ``token_count`` tokens, as the loss is; the others are
+        means over the tokens that entered it."""
+        return {
+            "policy_loss": self.policy_loss,
+            "kl": self.kl,
+            "loss": self.loss,
+            "loss_tokens": float(self.tokens),
+            "loss_token_share": self.tokens / token_count,
+            "entropy": self.entropy / self.tokens,
+            "clip_fraction": self.clipped / self.tokens,
+            "rollout_mismatch": self.mismatch / self.tokens,
+        }

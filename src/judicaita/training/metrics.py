@@ -1,0 +1,472 @@
+"""The record of a run: events, rollouts, figures of a step, and outside trackers.
+
+    events.jsonl              one JSON object a line, written as things happen      (EventLog)
+    rollouts/step-N.parquet   one row per completion, one file a step               (write_rollouts)
+    tensorboard/, wandb/      only for the trackers that were asked for             (make_trackers)
+
+Files that replace or stand for a whole are written aside, synced and renamed: a reader, or a run
+that was killed, finds the old file or the new one, never half of one. Torch-free; pyarrow and the
+trackers are imported by what needs them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import re
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+from judicaita.errors import ConfigError, DataError
+from judicaita.training.rewards import reward_parts
+from judicaita.types import Group, Prompt
+
+ENTERED = "entered"
+"""The reason that says a completion took part in the loss; any other says why it did not."""
+
+_EVENT_KEYS = {"event", "step", "time"}
+
+
+# ── events ───────────────────────────────────────────────────────────────────────────────────────
+
+
+class EventLog:
+    """Appends events to a JSON-lines file; each line has left the process when `write` returns.
+
+    A line is ``{"event": "step", "step": 12, "time": 1767225600.5, …fields}``, the time in seconds
+    since 1970. JSON has no word for non-finite numbers, so these stand as the strings "nan", "inf"
+    and "-inf": ``float(value)`` reads either form back.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open `path` for appending; a last line that a killed run left unfinished is cut off."""
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            os.truncate(path, len(_complete_lines(path.read_bytes())))
+        self._file = path.open("ab")
+
+    def write(self, event: str, step: int, fields: Mapping[str, Any] | None = None) -> None:
+        """Append one event; `fields` are JSON-able values, or scalars with ``.item()``."""
+        fields = fields or {}
+        assert not _EVENT_KEYS & fields.keys(), f"reserved in events: {_EVENT_KEYS & fields.keys()}"
+        record = {"event": event, "step": step, "time": time.time(), **fields}
+        self._file.write(_strict_json(record).encode() + b"\n")
+        self._file.flush()
+
+    def truncate_after(self, step: int) -> None:
+        """Remove the events of steps beyond `step`, which a resumed run is about to write again.
+
+        The rest stays byte for byte; until the rename the old file is untouched.
+        """
+        lines = self.path.read_bytes().splitlines(keepends=True)
+        events = _parse_events(self.path, lines)
+        kept = [line for line, event in zip(lines, events, strict=True) if event["step"] <= step]
+        _write_aside(self.path, lambda file: file.writelines(kept))
+        self._file.close()
+        self._file = self.path.open("ab")
+
+    def close(self) -> None:
+        """Close the file; the log takes no further events."""
+        self._file.close()
+
+
+def read_events(path: Path) -> list[dict[str, Any]]:
+    """All events of a file in the order written; an unfinished last line is left out."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such events file. Give the events.jsonl of a run.") from None
+    return _parse_events(path, _complete_lines(content).splitlines())
+
+
+def _complete_lines(content: bytes) -> bytes:
+    """`content` up to its last line end: without the line that a killed run left unfinished."""
+    return content[: content.rfind(b"\n") + 1]
+
+
+def _parse_events(path: Path, lines: Sequence[bytes]) -> list[dict[str, Any]]:
+    events = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            events.append(json.loads(line))
+        except ValueError as error:
+            raise DataError(
+                f"{path}, line {number}: not a JSON object ({error}); the file was damaged from "
+                "outside. Restore it, or remove the line."
+            ) from None
+    return events
+
+
+def _strict_json(value: Any) -> str:
+    return json.dumps(_jsonable(value), ensure_ascii=True, allow_nan=False)
+
+
+def _jsonable(value: Any) -> Any:
+    """`value` with plain containers, and with strings in place of non-finite numbers."""
+    if isinstance(value, Mapping):
+        return {str(key): _jsonable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_jsonable(item) for item in value]
+    if hasattr(value, "item"):  # zero-dimensional arrays and tensors, without importing either
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value
+
+
+def _write_aside(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Let `write` fill a hidden neighbour of `path`, sync it, and rename it to `path`."""
+    aside = path.with_name(f".{path.name}.tmp")
+    try:
+        with aside.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    except BaseException:
+        with contextlib.suppress(OSError):  # the first error is the one to report
+            aside.unlink()
+        raise
+    if os.name == "posix":  # the rename itself lasts only once the folder is on disk
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+# ── rollouts ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def write_rollouts(
+    folder: Path,
+    step: int,
+    groups: Sequence[Group],
+    reasons: Sequence[str | Sequence[str]],
+    *,
+    parts: Sequence[str],
+) -> Path:
+    """Write every completion of a step to ``folder/step-N.parquet`` and return that path.
+
+    Columns: step, sample_id, task, source, license, prompt (text, or JSON of the messages),
+    reference, prompt_tokens, completion, token_ids, logprobs (nats), finish_reason, policy_version,
+    reward, one ``reward.<part>`` each (null: abstained), reward_details (JSON), advantage,
+    entered_loss, why. The columns are the same at every step of a run.
+
+    Args:
+        folder: The run's rollout folder; made if absent.
+        step: Counted from 1; in the file's name with six digits.
+        groups: Scored groups; advantages may be missing from groups that were skipped.
+        reasons: For each group why it entered the loss or not: one word for all of its completions,
+            or one for each. `ENTERED` sets ``entered_loss``.
+        parts: Names of all reward parts of the run, whether or not they scored at this step.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = [
+        row
+        for group, reason in zip(groups, reasons, strict=True)
+        for row in _rollout_rows(step, group, reason, parts)
+    ]
+    schema = pa.schema(
+        [
+            ("step", pa.int64()),
+            *((name, pa.string()) for name in ("sample_id", "task", "source", "license")),
+            ("prompt", pa.string()),
+            ("reference", pa.string()),
+            ("prompt_tokens", pa.int32()),
+            ("completion", pa.string()),
+            ("token_ids", pa.list_(pa.int32())),
+            ("logprobs", pa.list_(pa.float32())),
+            ("finish_reason", pa.string()),
+            ("policy_version", pa.int64()),
+            ("reward", pa.float64()),
+            *((f"reward.{part}", pa.float64()) for part in parts),
+            ("reward_details", pa.string()),
+            ("advantage", pa.float64()),
+            ("entered_loss", pa.bool_()),
+            ("why", pa.string()),
+        ]
+    )
+    table = pa.Table.from_pylist(rows, schema=schema)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"step-{step:06d}.parquet"
+    _write_aside(path, lambda file: pq.write_table(table, file, compression="zstd"))
+    return path
+
+
+def _rollout_rows(
+    step: int, group: Group, reason: str | Sequence[str], parts: Sequence[str]
+) -> Iterator[dict[str, Any]]:
+    """One row per completion, keyed by column."""
+    count = len(group.completions)
+    reasons = [reason] * count if isinstance(reason, str) else reason
+    advantages = group.advantages or (None,) * count
+    sample = group.sample
+    for completion, text, result, advantage, why in zip(
+        group.completions, group.texts, group.results, advantages, reasons, strict=True
+    ):
+        scores = reward_parts(result)
+        assert scores.keys() <= set(parts), f"parts {sorted(scores)} not among {sorted(parts)}"
+        yield {
+            "step": step,
+            "sample_id": sample.id,
+            "task": sample.task,
+            "source": sample.source,
+            "license": sample.license,
+            "prompt": _prompt_column(sample.prompt),
+            "reference": sample.reference,
+            "prompt_tokens": len(group.prompt_ids),
+            "completion": text,
+            "token_ids": completion.token_ids,
+            "logprobs": completion.logprobs,
+            "finish_reason": completion.finish_reason,
+            "policy_version": completion.policy_version,
+            "reward": result.score,
+            **{f"reward.{part}": scores.get(part) for part in parts},
+            "reward_details": _strict_json(result.details),
+            "advantage": advantage,
+            "entered_loss": why == ENTERED,
+            "why": why,
+        }
+
+
+def _prompt_column(prompt: Prompt) -> str:
+    if isinstance(prompt, str):
+        return prompt
+    return json.dumps([dict(message) for message in prompt], ensure_ascii=False)
+
+
+def read_rollouts(folder: Path) -> Iterator[dict[str, Any]]:
+    """Rows of all steps in order, as `write_rollouts` put them, one file in memory at a time."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for _, path in _rollout_files(folder):
+        try:
+            yield from pq.read_table(path).to_pylist()
+        except pa.ArrowInvalid as error:
+            raise DataError(
+                f"{path}: not a readable Parquet file ({error}); it was damaged from outside. "
+                "Restore or remove it."
+            ) from error
+
+
+def remove_rollouts_after(folder: Path, step: int) -> None:
+    """Delete the files of steps beyond `step`, which a resumed run is about to write again."""
+    for number, path in _rollout_files(folder):
+        if number > step:
+            path.unlink()
+
+
+def _rollout_files(folder: Path) -> list[tuple[int, Path]]:
+    """Step and path of each finished file, by step; files still aside do not match."""
+    named = ((re.fullmatch(r"step-(\d+)\.parquet", p.name), p) for p in folder.glob("step-*"))
+    return sorted((int(match[1]), path) for match, path in named if match)
+
+
+# ── figures of a step ────────────────────────────────────────────────────────────────────────────
+
+
+def group_statistics(groups: Sequence[Group]) -> dict[str, float]:
+    """Figures over all scored completions of a step; a figure nothing was scored for is left out.
+
+    - ``reward``, ``reward_std``: mean and standard deviation (of the population) of the total.
+    - ``reward/<part>``: mean of a part over the completions it scored.
+    - ``accuracy``: share of completions whose outcome part found the answer correct.
+    - ``truncation_share``: share of completions cut by the token limit.
+    - ``zero_signal_share``: share of groups whose rewards are equal, which teach nothing.
+    - ``completion_tokens``, ``…_min``, ``…_max``: length in tokens, EOS included.
+    """
+    completions = [completion for group in groups for completion in group.completions]
+    results = [result for group in groups for result in group.results]
+    figures: dict[str, float] = {}
+    rewards = [result.score for result in results if result.score is not None]
+    if rewards:
+        figures["reward"] = statistics.fmean(rewards)
+        figures["reward_std"] = statistics.pstdev(rewards)
+    scores: dict[str, list[float]] = {}
+    for result in results:
+        for part, score in reward_parts(result).items():
+            scores.setdefault(part, []).append(score)
+    figures |= {f"reward/{part}": statistics.fmean(values) for part, values in scores.items()}
+    if completions:
+        lengths = [len(completion.token_ids) for completion in completions]
+        figures |= {
+            "truncation_share": _share(c.finish_reason == "length" for c in completions),
+            "zero_signal_share": _share(not group.has_signal for group in groups),
+            "completion_tokens": statistics.fmean(lengths),
+            "completion_tokens_min": float(min(lengths)),
+            "completion_tokens_max": float(max(lengths)),
+        }
+    return figures
+
+
+def _share(flags: Iterator[bool]) -> float:
+    return statistics.fmean(float(flag) for flag in flags)
+
+
+# ── trackers ─────────────────────────────────────────────────────────────────────────────────────
+
+
+class Tracker(Protocol):
+    """Where figures go beside the run's own files."""
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        """Take the figures of a step; steps rise."""
+
+    def close(self) -> None:
+        """Write out what is pending and end the run there."""
+
+
+def make_trackers(
+    names: Sequence[str],
+    run_dir: Path,
+    run_name: str,
+    config: Mapping[str, Any],
+    *,
+    resume: bool = False,
+) -> list[Tracker]:
+    """The trackers called `names`: ``tensorboard``, ``trackio``, ``wandb``.
+
+    They are handed figures and `config`, never prompts, completions or the environment. `config`
+    is published as it is: keep secrets out of it. With `resume` trackio and W&B go on with the run
+    they had under this name and folder.
+    """
+    trackers: list[Tracker] = []
+    for name in names:
+        if name not in _TRACKERS:
+            raise ConfigError(f"report_to: unknown tracker {name!r}. Use {', '.join(_TRACKERS)}.")
+        try:
+            trackers.append(_TRACKERS[name](run_dir, run_name, dict(config), resume))
+        except BaseException:
+            for tracker in trackers:
+                tracker.close()
+            raise
+    return trackers
+
+
+class _TensorBoard:
+    """Event files in ``run_dir/tensorboard``; nothing leaves the machine."""
+
+    def __init__(self, run_dir: Path, run_name: str, config: dict[str, Any], resume: bool) -> None:
+        _import_tracker("tensorboard")
+        from torch.utils.tensorboard import SummaryWriter
+
+        # A killed run loses at most ten seconds of figures here; all of them are in events.jsonl.
+        self._writer = SummaryWriter(str(run_dir / "tensorboard"), flush_secs=10)
+        if not resume:
+            text = json.dumps(_jsonable(config), indent=2, default=str)
+            self._writer.add_text("config", f"```json\n{text}\n```")
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        for name, value in metrics.items():
+            self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class _Trackio:
+    """A local SQLite file that ``trackio show --project judicaita`` draws live.
+
+    It goes where trackio puts it (``TRACKIO_DIR``, else the Hugging Face cache folder), and to a
+    Space or server only if ``TRACKIO_SPACE_ID`` or ``TRACKIO_SERVER_URL`` says so.
+    """
+
+    def __init__(self, run_dir: Path, run_name: str, config: dict[str, Any], resume: bool) -> None:
+        trackio = _import_tracker("trackio")
+        remote = os.environ.get("TRACKIO_SPACE_ID") or os.environ.get("TRACKIO_SERVER_URL")
+        with contextlib.nullcontext() if remote else _hub_offline(), _prints_to_stderr():
+            self._run = trackio.init(
+                project="judicaita",
+                name=run_name,
+                config=config,
+                resume="allow" if resume else "never",
+                embed=False,
+            )
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        self._run.log(dict(metrics), step=step)
+
+    def close(self) -> None:
+        with _prints_to_stderr():
+            self._run.finish()
+
+
+class _Wandb:
+    """Weights & Biases, online unless the user's ``WANDB_MODE`` says offline or disabled.
+
+    What it collects by itself from code, git and the console stays here: console output holds
+    prompts and completions.
+    """
+
+    def __init__(self, run_dir: Path, run_name: str, config: dict[str, Any], resume: bool) -> None:
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # its own crash reports
+        wandb = _import_tracker("wandb")
+        id_file = run_dir / "wandb" / "run-id"
+        id_file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._run = wandb.init(
+                project=os.environ.get("WANDB_PROJECT", "judicaita"),
+                name=run_name,
+                id=id_file.read_text() if resume and id_file.exists() else None,
+                resume="allow" if resume else None,
+                dir=str(run_dir),
+                config=config,
+                settings=wandb.Settings(console="off", disable_git=True, disable_code=True),
+            )
+        except wandb.Error as error:
+            raise ConfigError(
+                f"report_to: W&B did not start a run ({error}). Log in with `wandb login`, or set "
+                "WANDB_MODE=offline."
+            ) from error
+        id_file.write_text(self._run.id)
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        self._run.log(dict(metrics), step=step)
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+_TRACKERS: dict[str, Callable[[Path, str, dict[str, Any], bool], Tracker]] = {
+    "tensorboard": _TensorBoard,
+    "trackio": _Trackio,
+    "wandb": _Wandb,
+}
+
+
+def _import_tracker(package: str) -> Any:
+    try:
+        return import_module(package)
+    except ImportError as error:
+        raise ConfigError(
+            f"report_to: {package} cannot be imported ({error}). "
+            'Install it with pip install "judicaita[track]", or leave it out.'
+        ) from error
+
+
+@contextlib.contextmanager
+def _hub_offline() -> Iterator[None]:
+    """Keep trackio from asking the Hub for the user's name, which it does for local runs too."""
+    hub: Any = import_module("huggingface_hub.constants")
+    before, hub.HF_HUB_OFFLINE = hub.HF_HUB_OFFLINE, True
+    try:
+        yield
+    finally:
+        hub.HF_HUB_OFFLINE = before
+
+
+def _prints_to_stderr() -> contextlib.AbstractContextManager[Any]:
+    """Stdout belongs to results that other programs read; a tracker's notices do not go there."""
+    return contextlib.redirect_stdout(sys.stderr)

@@ -1,0 +1,103 @@
+"""One optimizer step: scale, clip, schedule, update; for the GRPO and the supervised stage alike."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from judicaita.training.algorithms.schedules import learning_rate_factor
+
+if TYPE_CHECKING:
+    from judicaita.training.config import RunConfig
+    from judicaita.training.policy import Policy
+
+
+@dataclass(frozen=True)
+class UpdateInfo:
+    """What an update did."""
+
+    grad_norm: float
+    """L2 norm before clipping."""
+    grad_norm_clipped: float
+    """L2 norm of what the optimizer saw."""
+    learning_rate: float
+    applied: bool
+    """False when the gradient was not finite and the weights were left as they are."""
+
+
+class Updater:
+    """AdamW with clipping, a learning-rate schedule and, at fp16, loss scaling."""
+
+    def __init__(self, policy: Policy, config: RunConfig, total_steps: int) -> None:
+        self.config, self.total_steps = config, total_steps
+        self.parameters = [parameter for _, parameter in policy.trainable()]
+        matrices = [p for p in self.parameters if p.ndim >= 2]
+        vectors = [p for p in self.parameters if p.ndim < 2]
+        self.optimizer = torch.optim.AdamW(
+            [
+                {"params": matrices, "weight_decay": config.weight_decay},
+                {"params": vectors, "weight_decay": 0.0},
+            ],
+            lr=config.learning_rate,
+            betas=(0.9, config.adam_beta2),
+        )
+        # fp16 underflows below 6e-8: gradients are computed of a scaled loss.
+        self.scaler = torch.amp.GradScaler(
+            policy.placement.device.type, enabled=policy.placement.compute == torch.float16
+        )
+        self.step_count = 0
+        self.policy = policy
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradients of one micro-batch's share of the loss."""
+        self.scaler.scale(loss).backward()
+
+    def step(self) -> UpdateInfo:
+        """Update the weights with the gradients collected since the last call."""
+        rate = self.config.learning_rate * learning_rate_factor(
+            self.step_count,
+            total_steps=self.total_steps,
+            warmup_steps=self.config.warmup_steps,
+            schedule=self.config.lr_scheduler,
+            floor=self.config.lr_floor,
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.scaler.unscale_(self.optimizer)
+        limit = self.config.max_grad_norm or math.inf
+        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, limit))
+        applied = math.isfinite(norm)
+        if applied:
+            self.scaler.step(self.optimizer)
+            self.policy.version += 1
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step_count += 1
+        return UpdateInfo(norm, min(norm, limit), rate, applied)
+
+    def skip(self) -> None:
+        """Pass a step over without an update; the schedule goes on."""
+        self.step_count += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """Moments, loss scale and place in the schedule."""
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "step_count": self.step_count,
+            "version": self.policy.version,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take `state_dict` back; the parameters must be the same in number and shape."""
+        optimizer = state["optimizer"]
+        # JSON has no integer keys, and torch numbers its parameters.
+        moments = {int(index): values for index, values in optimizer["state"].items()}
+        self.optimizer.load_state_dict({**optimizer, "state": moments})
+        self.scaler.load_state_dict(state["scaler"])
+        self.step_count = int(state["step_count"])
+        self.policy.version = int(state["version"])

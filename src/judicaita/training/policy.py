@@ -1,0 +1,315 @@
+"""The policy: a causal language model, its tokenizer and, with LoRA, its adapter.
+
+The only room that knows transformers and peft models. It turns prompts into token ids, token ids
+into log-probabilities, and a model into a folder that other tools load.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from judicaita.errors import DataError, ModelError
+from judicaita.training.algorithms.logprobs import token_logprobs
+from judicaita.training.devices import Placement, place
+from judicaita.types import Message, Prompt
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from judicaita.training.batching import TokenBatch
+    from judicaita.training.config import RunConfig
+
+
+@dataclass
+class Policy:
+    """A model that answers prompts, and how prompts are put to it."""
+
+    model: PreTrainedModel
+    """As transformers or, with an adapter, peft built it."""
+    tokenizer: PreTrainedTokenizerBase
+    placement: Placement
+    system_prompt: str = ""
+    chat_template: str = "auto"
+    """``auto`` or ``never``, as in the configuration."""
+    version: int = 0
+    """Optimizer updates behind the present weights."""
+
+    @property
+    def eos_ids(self) -> frozenset[int]:
+        """Every token id that ends a text: chat models have several, and each one counts."""
+        found: set[int] = set()
+        generation_config = getattr(self.model, "generation_config", None)
+        for ids in (
+            getattr(generation_config, "eos_token_id", None),
+            getattr(self.model.config, "eos_token_id", None),
+            self.tokenizer.eos_token_id,
+        ):
+            found.update([ids] if isinstance(ids, int) else ids or [])
+        return frozenset(found)
+
+    @property
+    def eos_id(self) -> int:
+        """The one that ends an assistant's turn, for texts that are learnt."""
+        generation_config = getattr(self.model, "generation_config", None)
+        ids = getattr(generation_config, "eos_token_id", None)
+        if self.tokenizer.chat_template and self.chat_template == "auto" and isinstance(ids, list):
+            # Gemma lists [<eos>, <end_of_turn>]: a chat model ends its turn with the last one.
+            return int(ids[-1])
+        own = self.tokenizer.eos_token_id
+        return int(own) if own is not None else min(self.eos_ids)
+
+    @property
+    def pad_id(self) -> int:
+        """Fills tensors; masks come from lengths, never from this id."""
+        pad = self.tokenizer.pad_token_id
+        return int(pad) if pad is not None else min(self.eos_ids, default=0)
+
+    @property
+    def max_positions(self) -> int | None:
+        """Prompt and completion together fit into so many tokens, as far as the model says."""
+        limit = getattr(self.model.config, "max_position_embeddings", None)
+        return int(limit) if limit else None
+
+    @property
+    def is_adapter(self) -> bool:
+        """True when a LoRA adapter is being trained or used."""
+        return hasattr(self.model, "peft_config")
+
+    def encode(self, prompt: Prompt) -> tuple[int, ...]:
+        """Token ids of a prompt, the generation prompt of the chat template included."""
+        templated = self.chat_template == "auto" and self.tokenizer.chat_template
+        if not isinstance(prompt, str) and not templated:
+            raise DataError(
+                "a conversational prompt needs a chat template, and this model's tokenizer has none "
+                "(or chat_template=never). Use plain prompts, or a chat model."
+            )
+        if templated:
+            return self._encode_chat(
+                ({"role": "user", "content": prompt},) if isinstance(prompt, str) else prompt
+            )
+        text = f"{self.system_prompt}\n\n{prompt}" if self.system_prompt else str(prompt)
+        return tuple(self.tokenizer(text)["input_ids"])
+
+    def _encode_chat(self, turns: Sequence[Message]) -> tuple[int, ...]:
+        turns = [dict(turn) for turn in turns]
+        if self.system_prompt and turns[0]["role"] != "system":
+            turns = self._with_system_prompt(turns)
+        text = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        # The template writes the special tokens itself; the tokenizer must not add a second BOS.
+        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def _with_system_prompt(self, turns: Sequence[Message]) -> list[dict[str, str]]:
+        first, *rest = (dict(turn) for turn in turns)
+        with_system = [{"role": "system", "content": self.system_prompt}, first, *rest]
+        try:
+            self.tokenizer.apply_chat_template(with_system, tokenize=False)
+        except Exception:  # noqa: BLE001 - jinja's own error type; Gemma's template knows no system role
+            first["content"] = f"{self.system_prompt}\n\n{first['content']}"
+            return [first, *rest]
+        return with_system
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """The text of token ids, without special tokens."""
+        return str(self.tokenizer.decode(list(token_ids), skip_special_tokens=True))
+
+    def logprobs(self, batch: TokenBatch, temperature: float) -> tuple[Tensor, Tensor]:
+        """Log-probability and entropy of every completion token, both [B, T], in nats.
+
+        The plain pass: each row is its prompt and one completion. Entries outside the batch's mask
+        are meaningless.
+        """
+        length_T = batch.completion_ids_B_T.shape[1]
+        with self.placement.autocast():
+            output = self.model(
+                input_ids=batch.input_ids_B_L,
+                attention_mask=batch.attention_mask_B_L,
+                position_ids=batch.position_ids_B_L,
+                use_cache=False,
+                # Token t is predicted at the position before it; the last position predicts nothing.
+                logits_to_keep=length_T + 1,
+            )
+        return token_logprobs(output.logits[:, :-1], batch.completion_ids_B_T, temperature)
+
+    @contextlib.contextmanager
+    def reference(self) -> Iterator[None]:
+        """Within it the model is its own reference: adapter off, dropout off, no gradients."""
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            with torch.no_grad(), self.model.disable_adapter():  # type: ignore[operator]
+                yield
+        finally:
+            self.model.train(was_training)
+
+    @contextlib.contextmanager
+    def inference(self) -> Iterator[None]:
+        """Within it dropout is off and no gradients are recorded."""
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            with torch.no_grad(), self.placement.autocast():
+                yield
+        finally:
+            self.model.train(was_training)
+
+    def trainable(self) -> list[tuple[str, nn.Parameter]]:
+        """Names and parameters that learn."""
+        return [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
+
+    def save(self, folder: Path) -> None:
+        """Write model or adapter (safetensors) and tokenizer, as plain transformers and peft do."""
+        self.model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+    def load_weights(self, folder: Path) -> None:
+        """Take over the weights that `save` wrote of the same model, bit for bit."""
+        if self.is_adapter:
+            from peft import load_peft_weights, set_peft_model_state_dict
+
+            set_peft_model_state_dict(self.model, load_peft_weights(str(folder)))
+            return
+        saved = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        self.model.load_state_dict(saved.state_dict())
+
+
+def load_policy(config: RunConfig, base_model: str | None = None) -> Policy:
+    """Load the model to train, with its adapter: a new one, ``config.adapter``, or none.
+
+    ``base_model`` stands in for ``config.base_model`` where that is a name for something built
+    here. Raises `ModelError` in one sentence for whatever cannot be loaded.
+    """
+    placement = place(config.device, config.precision)
+    name = base_model or config.base_model
+    # Full fine-tuning keeps float32 masters: a bf16 weight cannot take up an update of 1e-3 of it.
+    dtype = placement.compute if config.use_lora else torch.float32
+    model, tokenizer = _load(name, config.model_revision, dtype)
+    if config.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    if config.use_lora:
+        model = _with_adapter(model, config)
+    _to_device(model, placement)
+    return Policy(model, tokenizer, placement, config.system_prompt, config.chat_template)
+
+
+def load_policy_for_inference(
+    path: Path | str, device: str = "auto", *, system_prompt: str = "", chat_template: str = "auto"
+) -> Policy:
+    """Load a model folder or Hub name, or an adapter folder on the base model it names."""
+    placement = place(device, "auto")
+    path = str(path)
+    if (Path(path) / "adapter_config.json").is_file():
+        base, tokenizer = _load(_base_of(path), None, placement.compute, tokenizer_from=path)
+        model = _attach(base, path, trainable=False)
+    else:
+        model, tokenizer = _load(path, None, placement.compute)
+    _to_device(model, placement)
+    model.eval()
+    return Policy(model, tokenizer, placement, system_prompt, chat_template)
+
+
+def merge_adapter(path: Path, output: Path) -> None:
+    """Write an adapter folder and its base as one model folder, merged in float32."""
+    base, tokenizer = _load(_base_of(str(path)), None, torch.float32, tokenizer_from=str(path))
+    merged = _attach(base, str(path), trainable=False).merge_and_unload()  # type: ignore[operator]
+    merged.save_pretrained(output)
+    tokenizer.save_pretrained(output)
+
+
+def _base_of(path: str) -> str:
+    from peft import PeftConfig
+
+    return str(PeftConfig.from_pretrained(path).base_model_name_or_path)
+
+
+def _load(
+    name: str, revision: str | None, dtype: torch.dtype, tokenizer_from: str | None = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
+        raise ModelError(f"{name} is a folder without config.json, so no model. Name a model folder.")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(tokenizer_from or name, revision=revision)
+        model = AutoModelForCausalLM.from_pretrained(name, revision=revision, dtype=dtype)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(_why_not_loaded(name, error)) from error
+    return model, tokenizer
+
+
+def _why_not_loaded(name: str, error: BaseException) -> str:
+    """One sentence for the ways in which a model is not to be had."""
+    reasons = ""
+    cause: BaseException | None = error
+    while cause is not None:
+        reasons += f"{type(cause).__name__} {cause} "
+        cause = cause.__cause__ or cause.__context__
+    if "Gated" in reasons:
+        return (
+            f"{name} is gated: accept its licence on its page, then log in with `hf auth login` (or "
+            "set HF_TOKEN)."
+        )
+    if any(word in reasons for word in ("ConnectionError", "ConnectError", "couldn't connect", "resolve")):
+        return (
+            f"{name}: not on this machine, and the Hub cannot be reached. Check the network, or give "
+            "the path of a downloaded model folder; `tiny` needs no download."
+        )
+    if any(word in reasons for word in ("RepositoryNotFound", "not a valid model identifier", "HFValidation")):
+        return (
+            f"{name}: no such model folder, nor a model of that name on the Hub. Check the spelling; "
+            "`tiny` needs no download."
+        )
+    first_line = next(iter(str(error).splitlines()), "") or type(error).__name__
+    return f"{name} cannot be loaded as a causal language model: {first_line}"
+
+
+def _with_adapter(model: PreTrainedModel, config: RunConfig) -> PreTrainedModel:
+    from peft import LoraConfig, get_peft_model
+
+    if config.adapter is not None:
+        return _attach(model, str(config.adapter), trainable=True)
+    lora = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=config.lora_r,
+        lora_alpha=config.lora_alpha,
+        lora_dropout=config.lora_dropout,
+        target_modules=config.lora_target_modules,
+    )
+    if config.gradient_checkpointing:
+        # The frozen embeddings' output must require a gradient, or checkpointed blocks record none.
+        model.enable_input_require_grads()
+    try:
+        adapted: Any = get_peft_model(model, lora)
+    except ValueError as error:
+        modules = ", ".join(config.lora_target_modules)
+        raise ModelError(
+            f"lora_target_modules={modules}: not found in this model ({str(error).splitlines()[0]})."
+        ) from error
+    return adapted  # type: ignore[no-any-return]
+
+
+def _attach(model: PreTrainedModel, adapter: str, *, trainable: bool) -> PreTrainedModel:
+    from peft import PeftModel
+
+    if not (Path(adapter) / "adapter_config.json").is_file():
+        raise ModelError(
+            f"{adapter} holds no adapter_config.json, so it is no LoRA adapter. Name the folder that "
+            "save_checkpoint or peft wrote."
+        )
+    try:
+        adapted: Any = PeftModel.from_pretrained(model, adapter, is_trainable=trainable)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ModelError(f"{adapter} does not fit its base model: {str(error).splitlines()[0]}") from error
+    return adapted  # type: ignore[no-any-return]
+
+
+def _to_device(model: PreTrainedModel, placement: Placement) -> None:
+    model.to(placement.device)  # type: ignore[arg-type]
+    if placement.device.type == "xla":
+        # The move copies each tensor apart, which unties lm_head from the embeddings without a word.
+        model.tie_weights()

@@ -1,0 +1,1 @@
+"""Rollout engines: prompts in, completions with their log-probabilities out."""

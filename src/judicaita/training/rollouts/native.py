@@ -1,0 +1,161 @@
+"""Generation with the policy's own modules: each prompt is prefilled once and its cache expanded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from judicaita.training.policy import Policy
+from judicaita.training.rollouts.base import SamplingParams
+from judicaita.types import Completion
+
+# A cache is compacted when at least this share of its rows has finished: each compaction copies it.
+_COMPACT_SHARE = 0.25
+
+
+class NativeEngine:
+    """The engine that is always there. It shares the policy's weights, so `sync` has nothing to do."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+
+    def generate(
+        self, prompts: Sequence[tuple[int, ...]], n: int, sampling: SamplingParams
+    ) -> list[tuple[Completion, ...]]:
+        """``n`` completions of each prompt; equal seeds, weights and prompts give equal tokens."""
+        if not prompts:
+            return []
+        with self.policy.inference():
+            rows = _Decoding(self.policy, prompts, n, sampling).run()
+        return [tuple(rows[i * n : (i + 1) * n]) for i in range(len(prompts))]
+
+    def sync(self) -> None:
+        """The weights are the policy's own."""
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+@dataclass
+class _Row:
+    """One completion on its way."""
+
+    token_ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    stopped: bool = False
+
+
+class _Decoding:
+    """One batch from its prompts to its last token. R live rows of the cache, oldest first."""
+
+    def __init__(
+        self, policy: Policy, prompts: Sequence[tuple[int, ...]], n: int, sampling: SamplingParams
+    ) -> None:
+        self.policy, self.sampling, self.n = policy, sampling, n
+        self.prompts = prompts
+        self.eos = policy.eos_ids
+        self.device = policy.placement.device
+        self.generator = torch.Generator(self.device).manual_seed(sampling.seed)
+        self.rows = [_Row() for _ in range(len(prompts) * n)]
+
+    def run(self) -> list[Completion]:
+        logits_R_V, cache, attention_R_L, position_R = self._prefill()
+        live = list(range(len(self.rows)))
+        for _ in range(self.sampling.max_tokens):
+            tokens_R, logprobs_R = sample_tokens(logits_R_V, self.sampling, self.generator)
+            self._append(live, tokens_R, logprobs_R)
+            keep = [r for r, index in enumerate(live) if not self.rows[index].stopped]
+            if not keep or len(self.rows[live[keep[0]]].token_ids) == self.sampling.max_tokens:
+                break
+            if len(keep) <= (1 - _COMPACT_SHARE) * len(live):
+                index_R = torch.tensor(keep, device=self.device)
+                cache.batch_select_indices(index_R)
+                tokens_R, attention_R_L = tokens_R[index_R], attention_R_L[index_R]
+                position_R = position_R[index_R]
+                live = [live[r] for r in keep]
+            attention_R_L = torch.cat([attention_R_L, attention_R_L.new_ones(len(live), 1)], dim=1)
+            position_R = position_R + 1
+            logits_R_V = self._forward(tokens_R[:, None], attention_R_L, position_R[:, None], cache)
+        return [self._completion(row) for row in self.rows]
+
+    def _prefill(self) -> tuple[Tensor, Any, Tensor, Tensor]:
+        """Run each prompt once, then give every one of its n rows a copy of the cache."""
+        longest = max(len(prompt) for prompt in self.prompts)
+        ids_P_L = torch.full((len(self.prompts), longest), self.policy.pad_id)
+        attention_P_L = torch.zeros_like(ids_P_L)
+        for row, prompt in enumerate(self.prompts):
+            ids_P_L[row, longest - len(prompt) :] = torch.tensor(prompt)
+            attention_P_L[row, longest - len(prompt) :] = 1
+        positions_P_L = (attention_P_L.cumsum(dim=1) - 1).clamp(min=0)
+        ids, attention, positions = (
+            tensor.to(self.device) for tensor in (ids_P_L, attention_P_L, positions_P_L)
+        )
+        cache = DynamicCache(config=self.policy.model.config)
+        logits_P_V = self._forward(ids, attention, positions, cache)
+        cache.batch_repeat_interleave(self.n)
+        repeat = (self.n, 0)
+        return (
+            logits_P_V.repeat_interleave(*repeat),
+            cache,
+            attention.repeat_interleave(*repeat),
+            positions[:, -1].repeat_interleave(*repeat),
+        )
+
+    def _forward(self, ids: Tensor, attention: Tensor, positions: Tensor, cache: Any) -> Tensor:
+        output = self.policy.model(
+            input_ids=ids,
+            attention_mask=attention,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        logits: Tensor = output.logits[:, -1].float()
+        return logits
+
+    def _append(self, live: list[int], tokens_R: Tensor, logprobs_R: Tensor) -> None:
+        for index, token, logprob in zip(
+            live, tokens_R.tolist(), logprobs_R.tolist(), strict=True
+        ):
+            row = self.rows[index]
+            if not row.stopped:
+                row.token_ids.append(token)
+                row.logprobs.append(logprob)
+                row.stopped = token in self.eos
+
+    def _completion(self, row: _Row) -> Completion:
+        return Completion(
+            tuple(row.token_ids),
+            tuple(row.logprobs),
+            "stop" if row.stopped else "length",
+            self.policy.version,
+        )
+
+
+def sample_tokens(
+    logits_R_V: Tensor, sampling: SamplingParams, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """One token per row and its log-probability (nats) in the distribution it was drawn from."""
+    if sampling.temperature == 0:
+        log_p_R_V = logits_R_V.log_softmax(dim=-1)
+        tokens_R = log_p_R_V.argmax(dim=-1)
+    else:
+        log_p_R_V = (logits_R_V / sampling.temperature).log_softmax(dim=-1)
+        if sampling.top_p < 1:
+            log_p_R_V = _nucleus(log_p_R_V, sampling.top_p)
+        tokens_R = torch.multinomial(log_p_R_V.exp(), 1, generator=generator).squeeze(-1)
+    return tokens_R, log_p_R_V.gather(-1, tokens_R[:, None]).squeeze(-1)
+
+
+def _nucleus(log_p_R_V: Tensor, top_p: float) -> Tensor:
+    """Cut to the smallest set of tokens that reaches ``top_p``, and renormalise."""
+    sorted_R_V, order_R_V = log_p_R_V.sort(dim=-1, descending=True)
+    before_R_V = sorted_R_V.exp().cumsum(dim=-1) - sorted_R_V.exp()
+    cut_sorted_R_V = sorted_R_V.masked_fill(before_R_V >= top_p, float("-inf"))
+    cut_R_V = torch.empty_like(log_p_R_V).scatter_(-1, order_R_V, cut_sorted_R_V)
+    return cut_R_V.log_softmax(dim=-1)

@@ -1,0 +1,84 @@
+"""The supervised stage as a run: a model learns worked solutions before it is rewarded for its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from time import perf_counter
+from typing import Any
+
+import torch
+
+from judicaita.errors import DataError
+from judicaita.training import checkpoints
+from judicaita.training.config import SFTConfig
+from judicaita.training.console import TrainingConsole
+from judicaita.training.data_curation import to_samples
+from judicaita.training.embedded import resolve_base_model
+from judicaita.training.metrics import EventLog, make_trackers
+from judicaita.training.optimization import Updater
+from judicaita.training.policy import load_policy
+from judicaita.training.sampler import ShuffleSampler
+from judicaita.training.supervised import Row, supervised_row, supervised_step
+from judicaita.types import Sample
+
+
+def supervised_fine_tuning(
+    config: SFTConfig,
+    train_dataset: Iterable[Mapping[str, Any] | Sample],
+    *,
+    origins: Mapping[str, str] | None = None,
+    show_progress: bool = True,
+) -> dict[str, float]:
+    """Train on rows with ``prompt`` and ``trace`` and write ``final/`` in the run's folder.
+
+    Returns the figures of the last step: loss in nats per completion token, tokens, norms.
+    """
+    folder = checkpoints.RunFolder(config.checkpoint_dir)
+    folder.refuse_if_used()
+    samples = to_samples(train_dataset)
+    torch.manual_seed(config.seed)
+    policy = load_policy(config, resolve_base_model(config.base_model))
+    rows = [supervised_row(policy, sample) for sample in samples]
+    _refuse_long(rows, config.model_max_length)
+    sampler: ShuffleSampler[Row] = ShuffleSampler(
+        rows, batch_size=config.samples_per_step, num_epochs=config.num_epochs, seed=config.seed
+    )
+    total_steps = min(sampler.total_batches, config.max_steps or sampler.total_batches)
+    updater = Updater(policy, config, total_steps)
+    folder.begin(config, checkpoints.describe_run(policy, origins or {}, train=samples))
+    events = EventLog(folder.events)
+    trackers = make_trackers(
+        config.report_to, folder.root, folder.root.name, config.model_dump(mode="json")
+    )
+    figures: dict[str, float] = {}
+    with TrainingConsole(
+        total_steps, enabled=show_progress, logging_steps=config.logging_steps
+    ) as console:
+        for step in range(1, total_steps + 1):
+            start = perf_counter()
+            done = supervised_step(policy, updater, sampler.draw(), config.batch_size)
+            figures = {
+                "loss": done.loss,
+                "tokens": float(done.tokens),
+                "grad_norm": done.grad_norm,
+                "learning_rate": done.learning_rate,
+                "tokens_per_second": done.tokens / (perf_counter() - start),
+            }
+            events.write("step", step, figures)
+            for tracker in trackers:
+                tracker.log(figures, step)
+            console.update(step, figures)
+    events.close()
+    for tracker in trackers:
+        tracker.close()
+    checkpoints.save_checkpoint(folder.final, policy, config, step=total_steps)
+    return figures
+
+
+def _refuse_long(rows: list[Row], limit: int) -> None:
+    for number, (prompt, completion) in enumerate(rows, start=1):
+        if len(prompt) + len(completion) > limit:
+            raise DataError(
+                f"row {number}: prompt and trace have {len(prompt) + len(completion)} tokens, over "
+                f"model_max_length={limit}, and are never cut. Raise it, or leave the row out."
+            )
