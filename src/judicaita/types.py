@@ -43,7 +43,9 @@ class Sample:
     @property
     def id(self) -> str:
         """First 16 hexadecimal digits of SHA-256 over prompt and reference: equal text, equal id."""
-        content = json.dumps([self.prompt, self.reference], ensure_ascii=False, default=dict)
+        content = json.dumps(
+            [self.prompt, self.reference], ensure_ascii=False, sort_keys=True, default=dict
+        )
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 

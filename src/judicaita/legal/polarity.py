@@ -48,7 +48,9 @@ _FUNCTION_WORDS = _words(
     "might can could must to of in on at by for with that this it its there any such as or under "
     "against from"
 )
-_BOUNDS = _words(". , ; : ! ? ( ) because since but although though while whereas if unless and")
+_BOUNDS = _words(
+    ". , ; : ! ? ( ) because since but although though while whereas if unless and however"
+)
 _TOKEN = re.compile(rf"{WORD}|[.,;:!?()\n]")
 _PREFIXED = re.compile(r"(?:non|un)([a-z]{4,})|(?:in|il|im|ir)([a-z]{5,})")
 _NO_PREFIX = re.compile(r"unless|under\w*|inform\w*|incorporat\w*|imposition|impression")
@@ -73,7 +75,7 @@ def normalise(text: str) -> str:
 
 @lru_cache(maxsize=1 << 16)
 def denied_word(word: str) -> str | None:
-    """What "unenforceable" denies: "enforceable". A guess from the spelling: no dictionary is asked."""
+    """What a word denies by its prefix ("unfair": "fair"), guessed from the spelling."""
     parts = _PREFIXED.fullmatch(word)
     return (parts[1] or parts[2]) if parts and not _NO_PREFIX.fullmatch(word) else None
 

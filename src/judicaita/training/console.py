@@ -17,7 +17,7 @@ from time import monotonic
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -26,7 +26,7 @@ from rich.progress import (
     Task,
     TextColumn,
 )
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from judicaita.training.rewards import reward_parts
@@ -36,7 +36,8 @@ _PROMPT_CHARACTERS = 1500
 _COMPLETION_CHARACTERS = 1200
 """How much of a text `TrainingConsole.print_group` shows: about a screen, a group of four."""
 
-_SHOWN_OF_STEP = ("reward", "accuracy", "tokens_per_second")
+_SHOWN = ("reward", "accuracy", "tokens_per_second")
+_SHOWN_WITHOUT_REWARD = ("loss", "tokens_per_second")
 
 # ECMA-48 control sequences; then every control character but line feed and tab, and the marks that
 # reverse the direction of the text around them (Unicode Annex 9), so that a line reads as sampled.
@@ -126,10 +127,13 @@ class TrainingConsole:
             self._live.stop()
 
     def update(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Show that `step` is done; of `metrics` the reward, accuracy and tokens_per_second."""
+        """Show that `step` is done, with reward, accuracy and tokens_per_second of `metrics`.
+
+        A supervised step has no reward: there it is the loss and tokens_per_second.
+        """
         assert self._bar is not None, "update() outside of the with block"
-        shown = {name: metrics[name] for name in _SHOWN_OF_STEP if name in metrics}
-        self._bar.update(step, shown)
+        names = _SHOWN if "reward" in metrics else _SHOWN_WITHOUT_REWARD
+        self._bar.update(step, {name: metrics[name] for name in names if name in metrics})
 
     @contextmanager
     def progress(self, description: str, total: int) -> Iterator[Bar]:
@@ -149,7 +153,7 @@ class TrainingConsole:
         head.add_row(
             Text("reference", "bold"), _shown(sample.reference or "(none)", _PROMPT_CHARACTERS)
         )
-        table = Table(title=Text(plain(title)), title_justify="left", show_lines=True)
+        table = Table(show_lines=True)
         for name in ("#", "completion", "parts", "reward", "advantage", "finish"):
             table.add_column(name, overflow="fold", ratio=1 if name == "completion" else None)
         for number, completion in enumerate(group.completions):
@@ -163,16 +167,16 @@ class TrainingConsole:
                 f"{group.advantages[number]:+.3f}" if group.advantages else "none",
                 completion.finish_reason,
             )
-        self._console.print(head, table)
+        self._console.print(Text(plain(title), "bold"), head, table, sep="\n")
 
     def print_metrics(self, title: str, metrics: Mapping[str, float]) -> None:
         """Print figures as a table of two columns, in the order given."""
-        table = Table(title=Text(plain(title)), title_justify="left", show_header=False)
+        table = Table(show_header=False)
         table.add_column(overflow="fold")
         table.add_column(justify="right")
         for name, value in metrics.items():
             table.add_row(Text(plain(name)), f"{value:.6g}")
-        self._console.print(table)
+        self._console.print(Text(plain(title), "bold"), table, sep="\n")
 
     def message(self, text: str) -> None:
         """Print a line above the bar."""
@@ -208,6 +212,16 @@ def shorten(text: str, limit: int) -> str:
         return text
     head = limit * 2 // 3
     return f"{text[:head]}… (+{missing:,} characters) …{text[head + missing :]}"
+
+
+class _Live(Progress):
+    """Bars with their figures on a line below: together they would not fit 80 columns."""
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        for task in self.tasks:
+            yield self.make_tasks_table([task])
+            if task.fields["status"]:
+                yield Text(f"  {task.fields['status']}", no_wrap=True, overflow="ellipsis")
 
 
 class _Times(ProgressColumn):
@@ -247,12 +261,11 @@ def _live(console: Console) -> Progress | None:
     """A live area with the house's columns, or None where lines must do."""
     if console.quiet or not console.is_terminal:
         return None
-    return Progress(
+    return _Live(
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=None),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[status]}", markup=False),
-        _Times(),
+        MofNCompleteColumn(table_column=Column(no_wrap=True)),
+        _Times(table_column=Column(no_wrap=True)),
         console=console,
         expand=True,
         refresh_per_second=4,

@@ -40,7 +40,8 @@ from judicaita.training.metrics import (
 )
 from judicaita.training.optimization import Updater
 from judicaita.training.policy import Policy, load_policy
-from judicaita.training.rewards import Reward, as_reward, composite_from_config
+from judicaita.training.reward_plugins import Reward, as_reward, load_reward, score_safely
+from judicaita.training.rewards import columns_of, composite_from_config
 from judicaita.training.rollouts.base import RolloutEngine, SamplingParams
 from judicaita.training.rollouts.native import NativeEngine
 from judicaita.training.sampler import ShuffleSampler
@@ -96,7 +97,7 @@ class GRPOTrainer:
         show_progress: bool = True,
     ) -> None:
         self.config = config
-        self.reward: Reward = as_reward(reward_fn or config.reward or composite_from_config(config))
+        self.reward = self._choose_reward(reward_fn)
         self.train_samples, self.eval_samples = self._divide(train_dataset, eval_dataset)
         self.folder = checkpoints.RunFolder(config.checkpoint_dir)
         self.origins = origins or {}
@@ -109,6 +110,13 @@ class GRPOTrainer:
         self.sampler: ShuffleSampler[Item]
         self.eval_items: list[Item]
         self.console: TrainingConsole
+
+    def _choose_reward(self, given: Any) -> Reward:
+        if given is not None:
+            return as_reward(given)
+        if self.config.reward is not None:
+            return load_reward(self.config.reward)
+        return composite_from_config(self.config)
 
     def _divide(self, train: Any, evaluation: Any) -> tuple[list[Sample], list[Sample]]:
         samples = to_samples(train)
@@ -277,16 +285,12 @@ class GRPOTrainer:
         scored = []
         for group in groups:
             results = tuple(
-                self.reward.compute(
+                score_safely(
+                    self.reward,
                     group.sample.prompt,
                     text,
                     group.sample.reference,
-                    **{
-                        **group.sample.facts,
-                        "task": group.sample.task,
-                        "completion_tokens": len(completion.token_ids),
-                        "finish_reason": completion.finish_reason,
-                    },
+                    columns_of(group.sample, len(completion.token_ids), completion.finish_reason),
                 )
                 for completion, text in zip(group.completions, group.texts, strict=True)
             )
@@ -404,7 +408,7 @@ class GRPOTrainer:
         with record.timed("record"):
             reasons = [self._why(group) for group in groups]
             write_rollouts(
-                self.folder.rollouts, record.step, groups, reasons, parts=self.reward.part_names
+                self.folder.rollouts, record.step, groups, reasons, parts=list(getattr(self.reward, "parts", {}))
             )
         tokens = sum(len(c.token_ids) for group in groups for c in group.completions)
         record.metrics |= group_statistics(groups)

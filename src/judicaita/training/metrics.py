@@ -20,13 +20,14 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from judicaita.errors import ConfigError, DataError
 from judicaita.training.rewards import reward_parts
-from judicaita.types import Group, Prompt
+from judicaita.types import Group, Prompt, RewardResult
 
 ENTERED = "entered"
 """The reason that says a completion took part in the loss; any other says why it did not."""
@@ -54,7 +55,7 @@ class EventLog:
         self._file = path.open("ab")
 
     def write(self, event: str, step: int, fields: Mapping[str, Any] | None = None) -> None:
-        """Append one event; `fields` are JSON-able values, or scalars with ``.item()``."""
+        """Append one event. Arrays stand as lists, and what JSON does not know as its ``str``."""
         fields = fields or {}
         assert not _EVENT_KEYS & fields.keys(), f"reserved in events: {_EVENT_KEYS & fields.keys()}"
         record = {"event": event, "step": step, "time": time.time(), **fields}
@@ -106,17 +107,17 @@ def _parse_events(path: Path, lines: Sequence[bytes]) -> list[dict[str, Any]]:
 
 
 def _strict_json(value: Any) -> str:
-    return json.dumps(_jsonable(value), ensure_ascii=True, allow_nan=False)
+    return json.dumps(_jsonable(value), allow_nan=False, default=str)
 
 
 def _jsonable(value: Any) -> Any:
-    """`value` with plain containers, and with strings in place of non-finite numbers."""
+    """`value` in plain containers; arrays and tensors as lists, non-finite numbers as strings."""
     if isinstance(value, Mapping):
         return {str(key): _jsonable(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
         return [_jsonable(item) for item in value]
-    if hasattr(value, "item"):  # zero-dimensional arrays and tensors, without importing either
-        value = value.item()
+    if hasattr(value, "tolist"):  # of NumPy and torch alike, without importing either
+        return _jsonable(value.tolist())
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value
@@ -130,7 +131,7 @@ def _write_aside(path: Path, write: Callable[[BinaryIO], object]) -> None:
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(aside, path)
+        aside.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):  # the first error is the one to report
             aside.unlink()
@@ -299,6 +300,9 @@ def group_statistics(groups: Sequence[Group]) -> dict[str, float]:
         for part, score in reward_parts(result).items():
             scores.setdefault(part, []).append(score)
     figures |= {f"reward/{part}": statistics.fmean(values) for part, values in scores.items()}
+    verdicts = [verdict for result in results if (verdict := _correct(result)) is not None]
+    if verdicts:
+        figures["accuracy"] = statistics.fmean(verdicts)
     if completions:
         lengths = [len(completion.token_ids) for completion in completions]
         figures |= {
@@ -309,6 +313,14 @@ def group_statistics(groups: Sequence[Group]) -> dict[str, float]:
             "completion_tokens_max": float(max(lengths)),
         }
     return figures
+
+
+def _correct(result: RewardResult) -> bool | None:
+    """The verdict of the outcome part, or of a single outcome reward; None if neither graded."""
+    graded = "outcome" in reward_parts(result)
+    details = result.details["outcome"]["details"] if graded else result.details
+    verdict = details.get("correct")
+    return verdict if isinstance(verdict, bool) else None
 
 
 def _share(flags: Iterator[bool]) -> float:
@@ -342,30 +354,42 @@ def make_trackers(
     is published as it is: keep secrets out of it. With `resume` trackio and W&B go on with the run
     they had under this name and folder.
     """
-    trackers: list[Tracker] = []
     for name in names:
         if name not in _TRACKERS:
             raise ConfigError(f"report_to: unknown tracker {name!r}. Use {', '.join(_TRACKERS)}.")
-        try:
-            trackers.append(_TRACKERS[name](run_dir, run_name, dict(config), resume))
-        except BaseException:
-            for tracker in trackers:
-                tracker.close()
-            raise
+    run = _Run(run_dir, run_name, dict(config), resume)
+    trackers: list[Tracker] = []
+    try:
+        for name in names:
+            trackers.append(_TRACKERS[name](run))
+    except BaseException:
+        for tracker in trackers:
+            tracker.close()
+        raise
     return trackers
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What a tracker learns of the run."""
+
+    folder: Path
+    name: str
+    config: dict[str, Any]
+    resume: bool
 
 
 class _TensorBoard:
     """Event files in ``run_dir/tensorboard``; nothing leaves the machine."""
 
-    def __init__(self, run_dir: Path, run_name: str, config: dict[str, Any], resume: bool) -> None:
+    def __init__(self, run: _Run) -> None:
         _import_tracker("tensorboard")
         from torch.utils.tensorboard import SummaryWriter
 
         # A killed run loses at most ten seconds of figures here; all of them are in events.jsonl.
-        self._writer = SummaryWriter(str(run_dir / "tensorboard"), flush_secs=10)
-        if not resume:
-            text = json.dumps(_jsonable(config), indent=2, default=str)
+        self._writer = SummaryWriter(str(run.folder / "tensorboard"), flush_secs=10)
+        if not run.resume:
+            text = json.dumps(_jsonable(run.config), indent=2, default=str)
             self._writer.add_text("config", f"```json\n{text}\n```")
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
@@ -383,15 +407,15 @@ class _Trackio:
     Space or server only if ``TRACKIO_SPACE_ID`` or ``TRACKIO_SERVER_URL`` says so.
     """
 
-    def __init__(self, run_dir: Path, run_name: str, config: dict[str, Any], resume: bool) -> None:
-        trackio = _import_tracker("trackio")
+    def __init__(self, run: _Run) -> None:
+        self._trackio = _import_tracker("trackio")
         remote = os.environ.get("TRACKIO_SPACE_ID") or os.environ.get("TRACKIO_SERVER_URL")
         with contextlib.nullcontext() if remote else _hub_offline(), _prints_to_stderr():
-            self._run = trackio.init(
+            self._run = self._trackio.init(
                 project="judicaita",
-                name=run_name,
-                config=config,
-                resume="allow" if resume else "never",
+                name=run.name,
+                config=run.config,
+                resume="allow" if run.resume else "never",
                 embed=False,
             )
 
@@ -400,7 +424,7 @@ class _Trackio:
 
     def close(self) -> None:
         with _prints_to_stderr():
-            self._run.finish()
+            self._trackio.finish()  # the run's own finish() would happen a second time at exit
 
 
 class _Wandb:
@@ -410,24 +434,25 @@ class _Wandb:
     prompts and completions.
     """
 
-    def __init__(self, run_dir: Path, run_name: str, config: dict[str, Any], resume: bool) -> None:
+    def __init__(self, run: _Run) -> None:
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # its own crash reports
         wandb = _import_tracker("wandb")
-        id_file = run_dir / "wandb" / "run-id"
+        id_file = run.folder / "wandb" / "run-id"
         id_file.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._run = wandb.init(
                 project=os.environ.get("WANDB_PROJECT", "judicaita"),
-                name=run_name,
-                id=id_file.read_text() if resume and id_file.exists() else None,
-                resume="allow" if resume else None,
-                dir=str(run_dir),
-                config=config,
+                name=run.name,
+                id=id_file.read_text() if run.resume and id_file.exists() else None,
+                resume="allow" if run.resume else None,
+                dir=str(run.folder),
+                config=run.config,
                 settings=wandb.Settings(console="off", disable_git=True, disable_code=True),
             )
         except wandb.Error as error:
+            reason = str(error).partition("\n")[0]
             raise ConfigError(
-                f"report_to: W&B did not start a run ({error}). Log in with `wandb login`, or set "
+                f"report_to: W&B did not start a run ({reason}). Log in with `wandb login`, or set "
                 "WANDB_MODE=offline."
             ) from error
         id_file.write_text(self._run.id)
@@ -439,7 +464,7 @@ class _Wandb:
         self._run.finish()
 
 
-_TRACKERS: dict[str, Callable[[Path, str, dict[str, Any], bool], Tracker]] = {
+_TRACKERS: dict[str, Callable[[_Run], Tracker]] = {
     "tensorboard": _TensorBoard,
     "trackio": _Trackio,
     "wandb": _Wandb,

@@ -1,0 +1,354 @@
+"""How good a policy's answers are: the training's own grader, and overlap with worked solutions.
+
+`EvaluationHarness.score` sees texts only (no torch); `evaluate` generates them first, and
+`evaluate_checkpoint` loads the model before that.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from statistics import NormalDist
+from typing import TYPE_CHECKING, Any
+
+from judicaita.errors import CheckpointError, ConfigError, DataError, JudicaitaError
+from judicaita.legal.answers import extract_answer
+from judicaita.training.rewards import (
+    CompositeReward,
+    FormatReward,
+    OutcomeReward,
+    Reward,
+    as_reward,
+    columns_of,
+    composite_from_config,
+    reward_parts,
+    score_safely,
+)
+from judicaita.types import Completion, Prompt, Sample
+
+if TYPE_CHECKING:
+    from judicaita.training.policy import Policy
+    from judicaita.training.rollouts.base import RolloutEngine, SamplingParams
+
+Progress = Callable[[int, int], None]
+"""Called with (samples done, samples in all)."""
+
+ROUGE = ("rouge1", "rouge2", "rougeL")
+UNNAMED = "unnamed"
+"""Stands in `EvaluationReport.by_task` for samples that name no task."""
+
+
+@dataclass(frozen=True)
+class EvaluationRecord:
+    """One sample, what the policy answered, and what that was worth."""
+
+    sample_id: str
+    task: str
+    prompt: Prompt
+    reference: str
+    response: str
+    answer: str | None
+    """What was graded as the answer; None without a reference, or when the response gives none."""
+    correct: bool | None
+    """None without a reference."""
+    well_formed: bool
+    tokens: int
+    finish_reason: str
+    reward: float | None
+    """None where the reward abstained."""
+    parts: Mapping[str, float]
+    """Scores of the reward's parts that did not abstain."""
+    rouge: Mapping[str, float]
+    """ROUGE F1 by name; empty where it was not asked for, or nothing is there to compare with."""
+
+
+@dataclass(frozen=True)
+class EvaluationReport:
+    """The figures of one evaluation. A figure that nothing was there to compute from is absent."""
+
+    metrics: Mapping[str, float]
+    """Shares and scores in [0, 1], but for counts, tokens and BLEU:
+
+    - ``samples``; ``graded``: those with a reference, which alone count in the accuracy;
+    - ``accuracy`` with ``accuracy_low`` and ``accuracy_high``, its 95 % Wilson interval;
+    - ``format_compliance``: share of well-formed responses; ``truncated``: cut at the token limit;
+    - ``mean_tokens``: tokens a response, EOS included;
+    - ``reward``, ``reward/<part>``: means where they did not abstain;
+    - ``rouge1``, ``rouge2``, ``rougeL``: mean F1; ``bleu``: of the corpus, on sacrebleu's 0 to 100.
+    """
+    by_task: Mapping[str, Mapping[str, float]]
+    """Per task: samples, graded, accuracy and its interval, format_compliance."""
+    records: tuple[EvaluationRecord, ...]
+    """One per sample, in the order given."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as JSON-able values."""
+        return asdict(self)
+
+    def to_json(self, path: Path | str) -> None:
+        """Write it as JSON, aside first and then renamed, so that no half file is ever read."""
+        path = Path(path)
+        text = json.dumps(self.to_dict(), ensure_ascii=False, indent=2, allow_nan=False)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_name(f".{path.name}.tmp")
+        aside.write_text(text + "\n", encoding="utf-8")
+        aside.replace(path)
+
+
+class EvaluationHarness:
+    """Grades a policy's answers.
+
+    Accuracy and format compliance come from the reward's own outcome and format parts (of a
+    `CompositeReward`; from the default ones for any other reward), so that training and evaluation
+    share one grader.
+
+    ROUGE (rouge-score, Porter stemming on) and corpus BLEU (sacrebleu, its default tokenizer)
+    compare a whole response with the sample's worked solution where it has one, and else the
+    answer alone with the reference. ``text_overlap=False`` leaves both out.
+    """
+
+    def __init__(self, reward: Any = None, *, text_overlap: bool = True) -> None:
+        self.reward: Reward = CompositeReward() if reward is None else as_reward(reward)
+        composite = self.reward if isinstance(self.reward, CompositeReward) else None
+        self._outcome = composite.outcome_reward if composite else OutcomeReward()
+        self._format = composite.format_reward if composite else FormatReward()
+        self.text_overlap = text_overlap
+        if text_overlap and not (find_spec("rouge_score") and find_spec("sacrebleu")):
+            raise JudicaitaError(
+                "ROUGE and BLEU need rouge-score and sacrebleu, which are not installed: "
+                "pip install 'judicaita[eval]', or leave them out with text_overlap=False."
+            )
+
+    def score(
+        self,
+        samples: Sequence[Sample],
+        texts: Sequence[str],
+        token_counts: Sequence[int],
+        finish_reasons: Sequence[str],
+    ) -> EvaluationReport:
+        """Grade one response per sample. The order of the samples changes no figure."""
+        if not samples:
+            raise DataError("There are no samples to evaluate on; give a data set that has some.")
+        rouge = None
+        if self.text_overlap:
+            from rouge_score.rouge_scorer import RougeScorer
+
+            rouge = RougeScorer(ROUGE, use_stemmer=True)
+        rows = zip(samples, texts, token_counts, finish_reasons, strict=True)
+        records = tuple(self._record(*row, rouge) for row in rows)
+        metrics = _figures(records)
+        metrics["mean_tokens"] = _mean(record.tokens for record in records)
+        metrics["truncated"] = _mean(record.finish_reason == "length" for record in records)
+        metrics |= _means("reward", ({"": r.reward} for r in records if r.reward is not None))
+        metrics |= _means("reward/", (record.parts for record in records))
+        metrics |= _means("", (record.rouge for record in records))
+        if self.text_overlap:
+            metrics |= _bleu(samples, texts)
+        tasks = sorted({record.task for record in records})
+        by_task = {
+            task or UNNAMED: _figures([record for record in records if record.task == task])
+            for task in tasks
+        }
+        return EvaluationReport(metrics, by_task, records)
+
+    def _record(
+        self, sample: Sample, text: str, tokens: int, finish_reason: str, rouge: Any
+    ) -> EvaluationRecord:
+        columns = columns_of(sample, tokens, finish_reason)
+        row = (sample.prompt, text, sample.reference, columns)
+        result = score_safely(self.reward, *row)
+        graded = score_safely(self._outcome, *row).details
+        overlap: dict[str, float] = {}
+        if rouge and (pair := _comparison(sample, text)):
+            scores = rouge.score(target=pair[1], prediction=pair[0])
+            overlap = {name: scores[name].fmeasure for name in ROUGE}
+        return EvaluationRecord(
+            sample_id=sample.id,
+            task=sample.task,
+            prompt=sample.prompt,
+            reference=sample.reference,
+            response=text,
+            answer=graded.get("answer"),
+            correct=graded.get("correct"),
+            well_formed=self._format.is_well_formed(text),
+            tokens=tokens,
+            finish_reason=finish_reason,
+            reward=result.score,
+            parts=reward_parts(result),
+            rouge=overlap,
+        )
+
+    def evaluate(
+        self,
+        policy: Policy,
+        engine: RolloutEngine,
+        samples: Sequence[Sample],
+        sampling: SamplingParams,
+        *,
+        batch_size: int = 32,
+        progress: Progress | None = None,
+    ) -> EvaluationReport:
+        """Generate one response per sample, ``batch_size`` prompts at a time, and grade them.
+
+        ``sampling`` is used as it is; temperature 0 is greedy, which published figures use.
+        """
+        completions: list[Completion] = []
+        for start in range(0, len(samples), batch_size):
+            prompts = [policy.encode(s.prompt) for s in samples[start : start + batch_size]]
+            completions += [group[0] for group in engine.generate(prompts, 1, sampling)]
+            if progress:
+                progress(len(completions), len(samples))
+        return self.score(
+            samples,
+            [policy.decode(completion.token_ids) for completion in completions],
+            [len(completion.token_ids) for completion in completions],
+            [completion.finish_reason for completion in completions],
+        )
+
+
+def evaluate_checkpoint(
+    path: Path | str,
+    eval_dataset: Iterable[Mapping[str, Any] | Sample] | Path | str | None = None,
+    max_samples: int | None = None,
+    output_file: Path | str | None = None,
+    device: str = "auto",
+    *,
+    reward: Any = None,
+    text_overlap: bool = True,
+    batch_size: int = 32,
+    progress: Progress | None = None,
+) -> EvaluationReport:
+    """Load a checkpoint and grade its greedy answers.
+
+    Args:
+        path: A folder that holds a model or an adapter, such as a run's ``final/``.
+        eval_dataset: Rows, Samples, or a JSONL or Parquet file; None is the held-out split that
+            ``final/`` records.
+        max_samples: Only the first so many.
+        output_file: Where the report goes as JSON.
+        device: One of the configuration's.
+        reward: What the reward figures are computed with; None is the composite of the run's
+            configuration. A reward that the checkpoint names is not loaded: that would run code
+            named by data.
+        text_overlap: Whether to compute ROUGE and BLEU.
+        batch_size: Prompts generated at once.
+        progress: Called after each batch.
+
+    The system prompt, chat template and longest answer are those of the checkpoint's run, or the
+    defaults for a folder that records none.
+    """
+    from judicaita.training.checkpoints import read_card, require_checkpoint
+    from judicaita.training.config import TrainingConfig
+    from judicaita.training.policy import load_policy_for_inference
+    from judicaita.training.rollouts.base import SamplingParams
+    from judicaita.training.rollouts.native import NativeEngine
+
+    folder = Path(path)
+    if max_samples is not None and max_samples < 1:
+        raise ConfigError(
+            f"max_samples={max_samples} leaves nothing to evaluate on; use 1 or more."
+        )
+    require_checkpoint(folder)
+    samples = _samples_for(folder, eval_dataset)[:max_samples]
+    settings = read_card(folder).get("config", {})
+    harness = EvaluationHarness(
+        composite_from_config(settings) if reward is None else reward, text_overlap=text_overlap
+    )
+
+    def setting(name: str) -> Any:
+        return settings.get(name, TrainingConfig.model_fields[name].default)
+
+    frame = {name: setting(name) for name in ("system_prompt", "chat_template")}
+    policy = load_policy_for_inference(folder, device, **frame)
+    sampling = SamplingParams(setting("generation_max_length"), temperature=0.0)
+    report = harness.evaluate(
+        policy, NativeEngine(policy), samples, sampling, batch_size=batch_size, progress=progress
+    )
+    if output_file is not None:
+        report.to_json(output_file)
+    return report
+
+
+def _samples_for(
+    folder: Path, dataset: Iterable[Mapping[str, Any] | Sample] | Path | str | None
+) -> list[Sample]:
+    from judicaita.training.checkpoints import HELD_OUT
+    from judicaita.training.data_curation import read_samples, to_samples
+
+    if isinstance(dataset, str | Path):
+        return read_samples(dataset)
+    if dataset is not None:
+        return to_samples(dataset)
+    held_out = folder / HELD_OUT
+    if not held_out.is_file():
+        raise CheckpointError(
+            f"{folder} records no held-out samples ({HELD_OUT}); give a data set to evaluate on."
+        )
+    return read_samples(held_out)
+
+
+def wilson_interval(hits: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Confidence interval of a share (Wilson 1927, JASA 22(158), p. 209).
+
+    With p = hits / trials and z the normal quantile:
+    (p + z²/2n ± z √(p(1 − p)/n + z²/4n²)) / (1 + z²/n).
+    """
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    p = hits / trials
+    centre = p + z**2 / (2 * trials)
+    spread = z * math.sqrt(p * (1 - p) / trials + z**2 / (4 * trials**2))
+    scale = 1 + z**2 / trials
+    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
+
+
+def _figures(records: Sequence[EvaluationRecord]) -> dict[str, float]:
+    """Counts, accuracy with its interval, and format compliance of some records."""
+    marks = [record.correct for record in records if record.correct is not None]
+    figures = {"samples": float(len(records)), "graded": float(len(marks))}
+    if marks:
+        figures["accuracy"] = sum(marks) / len(marks)
+        low, high = wilson_interval(sum(marks), len(marks))
+        figures |= {"accuracy_low": low, "accuracy_high": high}
+    figures["format_compliance"] = _mean(record.well_formed for record in records)
+    return figures
+
+
+def _mean(values: Iterable[float]) -> float:
+    """The mean, summed exactly, so that the order of the values does not show."""
+    listed = list(values)
+    return math.fsum(listed) / len(listed)
+
+
+def _means(prefix: str, rows: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of every name, over the rows that have it."""
+    columns: dict[str, list[float]] = defaultdict(list)
+    for row in rows:
+        for name, value in row.items():
+            columns[prefix + name].append(value)
+    return {name: _mean(values) for name, values in columns.items()}
+
+
+def _comparison(sample: Sample, text: str) -> tuple[str, str] | None:
+    """(response, target) for ROUGE and BLEU; None where there is nothing to compare with."""
+    if sample.trace:
+        return text, sample.trace
+    if sample.reference:
+        answer = extract_answer(text)
+        return (text if answer is None else answer), sample.reference
+    return None
+
+
+def _bleu(samples: Sequence[Sample], texts: Sequence[str]) -> dict[str, float]:
+    from sacrebleu import corpus_bleu
+
+    rows = zip(samples, texts, strict=True)
+    pairs = [pair for row in rows if (pair := _comparison(*row))]
+    if not pairs:
+        return {}
+    responses, targets = zip(*pairs, strict=True)
+    return {"bleu": corpus_bleu(list(responses), [list(targets)]).score}
