@@ -1,8 +1,18 @@
 """Fixtures that several rooms share."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+    from judicaita.training.policy import Policy
 
 
 @pytest.fixture(scope="session")
@@ -12,3 +22,160 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"the public data sets are not at {folder}")
     return folder
+
+
+# Random models small enough to build in milliseconds. Soft-caps and initial weights are set so that
+# every part matters: with the usual ones a random model is uniform, and a bug in it stays unseen.
+
+SPECIAL_TOKENS = (
+    *("<pad>", "<eos>", "<bos>"),
+    *("<start_of_turn>", "<end_of_turn>", "<|im_start|>", "<|im_end|>"),
+)
+CORPUS = (
+    "Step 1: The plaintiff is a citizen of Ohio and the defendant of Texas.",
+    "Step 2: The amount in controversy exceeds $75,000.",
+    "Conclusion: Yes",
+    "Conclusion: No",
+)
+CHAT_TEMPLATES = {
+    # As Gemma's: it writes the BOS itself and refuses a system turn.
+    "gemma": """{{ bos_token }}{% if messages[0]['role'] == 'system' %}\
+{{ raise_exception('System role not supported') }}{% endif %}{% for message in messages %}\
+{{ '<start_of_turn>' + ('model' if message['role'] == 'assistant' else message['role']) + '\\n' \
++ message['content'] + '<end_of_turn>\\n' }}{% endfor %}{% if add_generation_prompt %}\
+{{ '<start_of_turn>model\\n' }}{% endif %}""",
+    # As Qwen's: no BOS, any role.
+    "chatml": """{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' \
++ message['content'] + '<|im_end|>\\n' }}{% endfor %}{% if add_generation_prompt %}\
+{{ '<|im_start|>assistant\\n' }}{% endif %}""",
+}
+SIZES: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+    "initializer_range": 0.3,
+    "pad_token_id": 0,
+    "eos_token_id": 1,
+    "bos_token_id": 2,
+}
+GEMMA2: dict[str, Any] = {
+    "head_dim": 8,
+    "query_pre_attn_scalar": 8,
+    "sliding_window": 6,
+    "attn_logit_softcapping": 5.0,
+    "final_logit_softcapping": 8.0,
+}
+"""Layer 0 sees 6 tokens back, fewer than any prompt with its completion; layer 1 sees all."""
+
+
+@pytest.fixture(scope="session")
+def make_tokenizer() -> Callable[..., PreTrainedTokenizerFast]:
+    """A byte-level BPE tokenizer; ``template`` is None, ``gemma`` or ``chatml``."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    def make(template: str | None = None) -> PreTrainedTokenizerFast:
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=320,
+            special_tokens=list(SPECIAL_TOKENS),
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        )
+        tokenizer.train_from_iterator(CORPUS, trainer)
+        if template != "chatml":
+            tokenizer.post_processor = processors.TemplateProcessing(
+                single="<bos> $A", special_tokens=[("<bos>", tokenizer.token_to_id("<bos>"))]
+            )
+        wrapped = PreTrainedTokenizerFast(
+            tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>", bos_token="<bos>"
+        )
+        wrapped.chat_template = CHAT_TEMPLATES.get(template or "")
+        return wrapped
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_model() -> Callable[..., PreTrainedModel]:
+    """A random ``gemma2``, ``llama`` or ``qwen2`` of 30,000 parameters in float32."""
+    import torch
+    import transformers as hf
+
+    classes = {
+        "gemma2": (hf.Gemma2Config, hf.Gemma2ForCausalLM, GEMMA2),
+        "llama": (hf.LlamaConfig, hf.LlamaForCausalLM, {}),
+        "qwen2": (hf.Qwen2Config, hf.Qwen2ForCausalLM, {}),
+    }
+
+    def make(architecture: str = "gemma2", *, vocabulary: int = 320, seed: int = 0) -> Any:
+        config_class, model_class, extra = classes[architecture]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = model_class(config_class(vocab_size=vocabulary, **SIZES, **extra))
+            # Norms and biases start at 0 or 1; where a model would forget to apply them, nobody saw.
+            for name, parameter in model.named_parameters():
+                if parameter.ndim == 1:
+                    torch.nn.init.normal_(parameter, 0.0 if "bias" in name else 0.5, 0.2)
+        return model.eval()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_policy(
+    make_model: Callable[..., PreTrainedModel],
+    make_tokenizer: Callable[..., PreTrainedTokenizerFast],
+) -> Callable[..., Policy]:
+    """A `Policy` on the CPU; keyword arguments other than these are the policy's own."""
+    from judicaita.training.devices import place
+    from judicaita.training.policy import Policy
+
+    def make(
+        architecture: str = "gemma2", *, template: str | None = None, seed: int = 0, **settings: Any
+    ) -> Policy:
+        model = make_model(architecture, seed=seed)
+        return Policy(model, make_tokenizer(template), place("cpu", "fp32"), **settings)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def upcasts() -> Callable[[str], AbstractContextManager[Any]]:
+    """What becomes of the upcasts to float32 inside the stock modules while a float64 model runs.
+
+    Norms, softmax and rotary embeddings are written for models of 16 bits and round a float64 model
+    to 7 digits. ``as they are`` leaves that, and only keeps the mask of a float64 model, whose
+    −1.8e308 overflows float32 into a row of NaN. ``to float64`` promotes them all, so that what is
+    left of a difference is arithmetic and not rounding.
+    """
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    lowest = torch.finfo(torch.float32).min
+
+    class Upcasts(TorchFunctionMode):
+        def __init__(self, treatment: str) -> None:
+            super().__init__()
+            self.promote = {"as they are": False, "to float64": True}[treatment]
+
+        def __torch_function__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            kwargs = dict(kwargs or {})
+            if self.promote:
+                if func is torch.Tensor.float:
+                    func = torch.Tensor.double
+                args = [torch.float64 if arg is torch.float32 else arg for arg in args]
+                if kwargs.get("dtype") is torch.float32:
+                    kwargs["dtype"] = torch.float64
+            elif func is torch.nn.functional.softmax:
+                args = [args[0].clamp(min=lowest), *args[1:]]
+            return func(*args, **kwargs)
+
+    return Upcasts

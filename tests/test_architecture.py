@@ -25,6 +25,7 @@ LAYERS = (
         "training.config",
         "training.reward_plugins",
         "training.rewards",
+        "training.reference",
         "training.settings",
     ),
     (
@@ -38,6 +39,7 @@ LAYERS = (
         "training.rollouts",
         "training.sampler",
         "training.supervised",
+        "training.trackers",
     ),
     ("training.data_curation",),
     ("training.evaluation",),

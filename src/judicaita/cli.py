@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_origin
 
 import click
 
@@ -72,14 +72,17 @@ def config_options(config_class: type[RunConfig]) -> Callable[[Command], Command
             text = " ".join(inspect.cleandoc(option.field.description or "").split())
             note = "" if shown is None or shown == "" or len(str(shown)) > 60 else f"  [{shown}]"
             flag, *others = option.flags
-            names = [f"{flag}/--no-{flag.removeprefix('--')}"] if isinstance(default, bool) else [flag]
+            names = (
+                [f"{flag}/--no-{flag.removeprefix('--')}"] if isinstance(default, bool) else [flag]
+            )
             command = click.option(
                 option.path.replace(".", "__"),
                 *others,
                 *names,
                 default=None,
                 type=bool if isinstance(default, bool) else str,
-                help=text + note,
+                metavar=None if isinstance(default, bool) else _metavar(option.field.annotation),
+                help=text.replace("``", "") + note,
             )(command)
         file = click.option(
             "--config", "file", type=click.Path(path_type=Path), help="YAML file of settings."
@@ -89,7 +92,20 @@ def config_options(config_class: type[RunConfig]) -> Callable[[Command], Command
     return decorate
 
 
-def _resolve(config_class: type[ConfigT], file: Path | None, given: dict[str, Any]) -> Resolved[ConfigT]:
+def _metavar(annotation: Any) -> str:
+    """What stands for the value in ``--help``: the choices, or the kind."""
+    kinds = [kind for kind in get_args(annotation) if kind is not type(None)]
+    if kinds and all(isinstance(kind, str) for kind in kinds):
+        return "|".join(kinds)
+    if get_origin(annotation) is list:
+        return "NAME,..."
+    kind = kinds[0] if kinds else annotation
+    return "TEXT" if kind is str else str(getattr(kind, "__name__", kind)).upper()
+
+
+def _resolve(
+    config_class: type[ConfigT], file: Path | None, given: dict[str, Any]
+) -> Resolved[ConfigT]:
     flags = {name.replace("__", "."): value for name, value in given.items() if value is not None}
     return resolve(config_class, flags, file=file)
 
@@ -156,10 +172,14 @@ def _checkpoint(given: Path | None) -> Path:
 
 @app.command("evaluate-model")
 @click.argument("checkpoint", type=click.Path(path_type=Path), required=False)
-@click.option("--dataset", help="A family, a LegalBench folder or a file; default: the held-out split.")
+@click.option(
+    "--dataset", help="A family, a LegalBench folder or a file; default: the held-out split."
+)
 @click.option("--tasks", default="", help="Tasks of a LegalBench folder, comma-separated.")
 @click.option("--max-samples", type=click.IntRange(min=1), help="Evaluate at most so many samples.")
-@click.option("--output", type=click.Path(path_type=Path), help="Write figures and samples as JSON.")
+@click.option(
+    "--output", type=click.Path(path_type=Path), help="Write figures and samples as JSON."
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, mps or tpu.")
 def evaluate_model(
     checkpoint: Path | None,
@@ -177,7 +197,11 @@ def evaluate_model(
     from judicaita.training.evaluation import evaluate_checkpoint
 
     require_checkpoint(path)
-    samples = load_evaluation_data(dataset, [name for name in tasks.split(",") if name]) if dataset else None
+    samples = (
+        load_evaluation_data(dataset, [name for name in tasks.split(",") if name])
+        if dataset
+        else None
+    )
     report = evaluate_checkpoint(
         path, samples, max_samples=max_samples, output_file=output, device=device
     )
@@ -189,7 +213,9 @@ def evaluate_model(
 
 @app.command("trace")
 @click.argument("query")
-@click.option("--context", default="", help="The facts, a clause, a document: what the question is about.")
+@click.option(
+    "--context", default="", help="The facts, a clause, a document: what the question is about."
+)
 @click.option("--checkpoint", type=click.Path(path_type=Path), help=_CHECKPOINT_HELP)
 @click.option("--format", "form", type=click.Choice(["markdown", "json"]), default="markdown")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, mps or tpu.")

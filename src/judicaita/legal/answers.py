@@ -172,7 +172,7 @@ def grade_answer(
 
 _REASON = r"(?:because|since|as|given|under|for|due|but|so|therefore|when|where|pursuant)\b"
 # What follows a label that stands for itself: punctuation (neither "?" nor "/"), or its reasons.
-_STOP = rf"\s*(?:$|[.,;:!)\]}}\n\"'<\u2014\u2013-]|{_REASON})"
+_STOP = rf"\s*(?:$|[.,](?!\d)|[;:!)\]}}\n\"'<\u2014\u2013-]|{_REASON})"
 _SUBJECT = r"(?:answer|label|conclusion|classification|category|class|choice|option|boxed)"
 _ANNOUNCE = (
     rf"\b{_SUBJECT}\b(?:\s+(?:to|for|of)\s[^.;:!?\n]{{1,80}}?)?\s*"
@@ -184,7 +184,7 @@ _LEAD = (
     r"in (?:conclusion|sum|short))\b\W{0,4})?(?:(?:the|my|our)\s+)?"
     rf"(?:(?:final|correct|right|best|short)\s+)?(?:{_ANNOUNCE})?(?:{_SUBJECT}\W{{1,4}})?"
 )
-_COPULA = r"(?:[^.;:!?\n]{0,120}?\b(?:is|are|was|were|be|as)\s+(?:an?\s+|the\s+)?)?"
+_COPULA = r"(?:[^.;:!?\n]{0,120}?\b(?:is|are|was|were|be|as)\s+(?:an?\s+|the\s+)?[\"'($]{0,2})?"
 _EDGE = r"\b"
 _PREFIX = r"(?:non|un|in|il|im|ir)"
 _NOT_A = r"\b(?:not|never|nor|neither|no\s+longer)\s+(?:an?\s+|the\s+)?"

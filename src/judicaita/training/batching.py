@@ -110,26 +110,10 @@ def steps_to_end(text: str, token_ids: Sequence[int], policy: Policy) -> list[in
     first step. The tokens of "Conclusion: …" have 0 after them.
     """
     boundaries = parse_reasoning(text).boundaries
-    first_tokens = [_token_at(policy, token_ids, offset) for offset in boundaries[1:]]
+    first_tokens = [policy.token_at(token_ids, offset) for offset in boundaries[1:]]
     return [
         sum(1 for first in first_tokens if first > position) for position in range(len(token_ids))
     ]
-
-
-def _token_at(policy: Policy, token_ids: Sequence[int], offset: int) -> int:
-    """Index of the token that holds character ``offset`` of the decoded text.
-
-    Found by bisection over decoded prefixes, whose length grows with every token: tokenizers that
-    decode a text need not be able to say where each token ended.
-    """
-    low, high = 0, len(token_ids)
-    while low < high:
-        middle = (low + high) // 2
-        if len(policy.decode(token_ids[: middle + 1])) > offset:
-            high = middle
-        else:
-            low = middle + 1
-    return low
 
 
 def _padded(rows: Iterable[Sequence[float]], width: int, dtype: torch.dtype) -> Tensor:

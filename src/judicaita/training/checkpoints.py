@@ -31,7 +31,7 @@ from torch import Tensor
 
 from judicaita.errors import CheckpointError, ConfigError
 from judicaita.training.config import RunConfig
-from judicaita.training.policy import Policy
+from judicaita.training.policy import Policy, merge_adapter
 from judicaita.types import Sample
 
 CARD = "judicaita.json"
@@ -78,7 +78,9 @@ class RunFolder:
         _write_json(self.root / "manifest.json", manifest)
 
 
-def describe_run(policy: Policy, origins: Mapping[str, str], **data: Sequence[Sample]) -> dict[str, Any]:
+def describe_run(
+    policy: Policy, origins: Mapping[str, str], **data: Sequence[Sample]
+) -> dict[str, Any]:
     """The manifest: versions, machine, sources of the settings, a fingerprint per data set."""
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -119,7 +121,11 @@ def save_checkpoint(
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     policy.save(aside)
-    card = {"step": step, "policy_version": policy.version, "config": config.model_dump(mode="json")}
+    card = {
+        "step": step,
+        "policy_version": policy.version,
+        "config": config.model_dump(mode="json"),
+    }
     _write_json(aside / CARD, card)
     if state is not None:
         plain, tensors = _take_tensors_out(state)
@@ -161,12 +167,34 @@ def read_card(folder: Path) -> dict[str, Any]:
 def require_checkpoint(folder: Path) -> None:
     """`CheckpointError` unless a model or an adapter can be loaded from the folder."""
     if not folder.is_dir():
-        raise CheckpointError(f"{folder}: no such folder. Name a checkpoint, such as a run's final/.")
+        raise CheckpointError(
+            f"{folder}: no such folder. Name a checkpoint, such as a run's final/."
+        )
     if not any((folder / name).is_file() for name in ("adapter_config.json", "config.json")):
         raise CheckpointError(
             f"{folder} holds neither config.json nor adapter_config.json, so it is no checkpoint. "
             "Name a run's final/ or checkpoints/step-N."
         )
+
+
+def export_checkpoint(folder: Path, output: Path, *, merge: bool) -> None:
+    """Write what other tools load, and nothing of the run, into a new folder.
+
+    ``merge`` makes one model of an adapter and its base, in float32, in copies of the weights.
+    """
+    require_checkpoint(folder)
+    if output.exists():
+        raise CheckpointError(f"{output} exists already. Name a new folder.")
+    is_adapter = (folder / "adapter_config.json").is_file()
+    if merge and not is_adapter:
+        raise CheckpointError(
+            f"{folder} is a whole model with no adapter to merge. Leave --merge out."
+        )
+    if merge:
+        merge_adapter(folder, output)
+    else:
+        own = shutil.ignore_patterns(CARD, HELD_OUT, _STATE, _TENSORS)
+        shutil.copytree(folder, output, ignore=own)
 
 
 def _take_tensors_out(tree: Any) -> tuple[Any, dict[str, Tensor]]:

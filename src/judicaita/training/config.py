@@ -59,7 +59,11 @@ PROFILES: dict[str, dict[str, Any]] = {
 
 def _comma_list(value: Any) -> Any:
     """Flags and environment variables carry lists as one comma-separated string."""
-    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+    return (
+        [part.strip() for part in value.split(",") if part.strip()]
+        if isinstance(value, str)
+        else value
+    )
 
 
 def _flags(*names: str) -> dict[str, Any]:
@@ -74,7 +78,10 @@ class RunConfig(BaseModel):
     """What a supervised and a GRPO run have in common."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True,
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        validate_default=True,
         protected_namespaces=(),
     )
     env_prefix: ClassVar[str] = ""
@@ -119,7 +126,7 @@ class RunConfig(BaseModel):
     tasks: NameList = Field([])
     """Which tasks of a LegalBench folder (patterns allowed), or which levels of a family."""
     max_samples: int | None = Field(None, ge=1)
-    """At most so many samples, drawn with ``seed``; a generated family yields 4,096 by default."""
+    """At most so many samples, drawn with ``seed``; a generated family yields 1,000 by default."""
 
     learning_rate: float = Field(1e-5, gt=0)
     """Peak rate. Full fine-tuning of a large model wants about a tenth of LoRA's."""
@@ -239,6 +246,9 @@ class TrainingConfig(RunConfig):
     verbosity_tolerance: float = Field(0.5, ge=0)
     """Share of the target by which a length may differ at full reward."""
 
+    eval_dataset: str | None = None
+    """Held-out samples, named as ``dataset`` is; None holds out part of ``dataset``, or draws fact
+    patterns that a generated family never trains on."""
     eval_fraction: float = Field(0.1, gt=0, lt=1)
     """Share of the samples held out for evaluation where no evaluation set is given."""
     eval_samples: int | None = Field(200, ge=1)

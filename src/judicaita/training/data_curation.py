@@ -12,15 +12,16 @@ import hashlib
 import json
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 from judicaita.errors import DataError
-from judicaita.legal.legalbench import load_tasks, tasks_folder
+from judicaita.legal.legalbench import demonstrated, load_tasks, tasks_folder
 from judicaita.legal.names import match_names
 from judicaita.legal.tasks import FAMILIES, Split, generate
+from judicaita.training.config import RunConfig, TrainingConfig
 from judicaita.types import Message, Prompt, Sample
 
 DEFAULT_GENERATED = 1_000
@@ -68,6 +69,55 @@ def load_dataset_source(
         chosen = random.Random(seed).sample(range(len(samples)), max_samples)
         samples = [samples[index] for index in sorted(chosen)]
     return samples
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a run learns from and is measured on."""
+
+    train: list[Sample]
+    held_out: list[Sample] | None
+    """None leaves it to the trainer to hold out a part of ``train``."""
+    notices: tuple[str, ...] = ()
+    """What a person should know before they trust the figures; a sentence each."""
+
+
+def load_training_data(config: RunConfig) -> TrainingData:
+    """The samples that a configuration names.
+
+    A generated family gives held-out fact patterns of its own, so only other sources are divided.
+    """
+    train = load_dataset_source(
+        config.dataset, tasks=config.tasks, max_samples=config.max_samples, seed=config.seed
+    )
+    held_out = None
+    if isinstance(config, TrainingConfig):
+        if config.eval_dataset is not None:
+            held_out = load_evaluation_data(config.eval_dataset, config.tasks, seed=config.seed)
+        elif config.dataset in FAMILIES:
+            held_out = load_evaluation_data(
+                config.dataset, config.tasks, config.eval_samples, seed=config.seed
+            )
+    return TrainingData(train, held_out, _notices(train))
+
+
+def load_evaluation_data(
+    source: str, tasks: Sequence[str] = (), max_samples: int | None = None, *, seed: int = 0
+) -> list[Sample]:
+    """Samples to measure on: of a generated family, fact patterns that it never trains on."""
+    split: Split = "eval" if source in FAMILIES else "train"
+    return load_dataset_source(source, tasks=tasks, max_samples=max_samples, seed=seed, split=split)
+
+
+def _notices(samples: Sequence[Sample]) -> tuple[str, ...]:
+    shown = demonstrated(samples)
+    if not shown:
+        return ()
+    return (
+        f"{shown} of {len(samples)} rows stand with their answer among the demonstrations of their "
+        "own LegalBench prompt, and others' prompts show them too: accuracy on these rows says "
+        "nothing about the test set.",
+    )
 
 
 def _match_levels(family: str, tasks: Sequence[str]) -> list[str]:

@@ -39,8 +39,6 @@ Progress = Callable[[int, int], None]
 """Called with (samples done, samples in all)."""
 
 ROUGE = ("rouge1", "rouge2", "rougeL")
-UNNAMED = "unnamed"
-"""Stands in `EvaluationReport.by_task` for samples that name no task."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +80,7 @@ class EvaluationReport:
     - ``rouge1``, ``rouge2``, ``rougeL``: mean F1; ``bleu``: of the corpus, on sacrebleu's 0 to 100.
     """
     by_task: Mapping[str, Mapping[str, float]]
-    """Per task: samples, graded, accuracy and its interval, format_compliance."""
+    """Per task, ``unnamed`` without: samples, graded, accuracy, its interval, format_compliance."""
     records: tuple[EvaluationRecord, ...]
     """One per sample, in the order given."""
 
@@ -151,7 +149,7 @@ class EvaluationHarness:
             metrics |= _bleu(samples, texts)
         tasks = sorted({record.task for record in records})
         by_task = {
-            task or UNNAMED: _figures([record for record in records if record.task == task])
+            task or "unnamed": _figures([record for record in records if record.task == task])
             for task in tasks
         }
         return EvaluationReport(metrics, by_task, records)
@@ -335,12 +333,10 @@ def _means(prefix: str, rows: Iterable[Mapping[str, float]]) -> dict[str, float]
 
 def _comparison(sample: Sample, text: str) -> tuple[str, str] | None:
     """(response, target) for ROUGE and BLEU; None where there is nothing to compare with."""
-    if sample.trace:
-        return text, sample.trace
-    if sample.reference:
-        answer = extract_answer(text)
-        return (text if answer is None else answer), sample.reference
-    return None
+    if sample.trace or not sample.reference:
+        return (text, sample.trace) if sample.trace else None
+    answer = extract_answer(text)
+    return (text if answer is None else answer), sample.reference
 
 
 def _bleu(samples: Sequence[Sample], texts: Sequence[str]) -> dict[str, float]:

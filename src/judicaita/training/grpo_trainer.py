@@ -32,9 +32,7 @@ from judicaita.training.evaluation import EvaluationHarness
 from judicaita.training.metrics import (
     ENTERED,
     EventLog,
-    Tracker,
     group_statistics,
-    make_trackers,
     remove_rollouts_after,
     write_rollouts,
 )
@@ -45,6 +43,7 @@ from judicaita.training.rewards import columns_of, composite_from_config
 from judicaita.training.rollouts.base import RolloutEngine, SamplingParams
 from judicaita.training.rollouts.native import NativeEngine
 from judicaita.training.sampler import ShuffleSampler
+from judicaita.training.trackers import Tracker, make_trackers
 from judicaita.types import Group, Sample
 
 if TYPE_CHECKING:
@@ -194,12 +193,10 @@ class GRPOTrainer:
                 f"all {len(items)} {name} prompts are over the {limit} tokens that fit; nothing is "
                 "left. Raise model_max_length, or use shorter prompts."
             )
-        self._notice(f"{len(long)} of {len(items)} {name} prompts are over {limit} tokens: left out.")
+        TrainingConsole(0, enabled=self.show_progress).message(
+            f"{len(long)} of {len(items)} {name} prompts are over {limit} tokens: left out."
+        )
         return kept
-
-    def _notice(self, text: str) -> None:
-        with TrainingConsole(0, enabled=self.show_progress) as console:
-            console.message(text)
 
     # ── the run ──────────────────────────────────────────────────────────────────────────────────
 
@@ -215,6 +212,7 @@ class GRPOTrainer:
                 self.folder.root,
                 self.folder.root.name,
                 config.model_dump(mode="json"),
+                resume=self.steps_done > 0,
             )
             for tracker in self.trackers:
                 stack.callback(tracker.close)
@@ -335,7 +333,11 @@ class GRPOTrainer:
         """
         entering = [group for group in groups if self._why(group) == ENTERED]
         batches = [
-            make_batch(entering[start : start + self.config.batch_size], self.policy, self.config.grpo_gamma)
+            make_batch(
+                entering[start : start + self.config.batch_size],
+                self.policy,
+                self.config.grpo_gamma,
+            )
             for start in range(0, len(entering), self.config.batch_size)
         ]
         token_count = sum(
@@ -408,7 +410,11 @@ class GRPOTrainer:
         with record.timed("record"):
             reasons = [self._why(group) for group in groups]
             write_rollouts(
-                self.folder.rollouts, record.step, groups, reasons, parts=list(getattr(self.reward, "parts", {}))
+                self.folder.rollouts,
+                record.step,
+                groups,
+                reasons,
+                parts=list(getattr(self.reward, "parts", {})),
             )
         tokens = sum(len(c.token_ids) for group in groups for c in group.completions)
         record.metrics |= group_statistics(groups)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging as transformers_logging
 
 from judicaita.errors import DataError, ModelError
 from judicaita.training.algorithms.logprobs import token_logprobs
@@ -120,6 +121,22 @@ class Policy:
         """The text of token ids, without special tokens."""
         return str(self.tokenizer.decode(list(token_ids), skip_special_tokens=True))
 
+    def token_at(self, token_ids: Sequence[int], offset: int) -> int:
+        """Index of the token that begins character ``offset`` of the decoded text.
+
+        ``len(token_ids)`` where the text has no such character. Found by bisection over decoded
+        prefixes, which grow with every token: tokenizers that decode a text need not be able to say
+        where each token ended.
+        """
+        low, high = 0, len(token_ids)
+        while low < high:
+            middle = (low + high) // 2
+            if len(self.decode(token_ids[: middle + 1])) > offset:
+                high = middle
+            else:
+                low = middle + 1
+        return low
+
     def logprobs(self, batch: TokenBatch, temperature: float) -> tuple[Tensor, Tensor]:
         """Log-probability and entropy of every completion token, both [B, T], in nats.
 
@@ -166,8 +183,9 @@ class Policy:
 
     def save(self, folder: Path) -> None:
         """Write model or adapter (safetensors) and tokenizer, as plain transformers and peft do."""
-        self.model.save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
+        with _no_bars():
+            self.model.save_pretrained(folder)
+            self.tokenizer.save_pretrained(folder)
 
     def load_weights(self, folder: Path) -> None:
         """Take over the weights that `save` wrote of the same model, bit for bit."""
@@ -176,7 +194,8 @@ class Policy:
 
             set_peft_model_state_dict(self.model, load_peft_weights(str(folder)))
             return
-        saved = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        with _no_bars():
+            saved = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
         self.model.load_state_dict(saved.state_dict())
 
 
@@ -219,8 +238,9 @@ def merge_adapter(path: Path, output: Path) -> None:
     """Write an adapter folder and its base as one model folder, merged in float32."""
     base, tokenizer = _load(_base_of(str(path)), None, torch.float32, tokenizer_from=str(path))
     merged = _attach(base, str(path), trainable=False).merge_and_unload()  # type: ignore[operator]
-    merged.save_pretrained(output)
-    tokenizer.save_pretrained(output)
+    with _no_bars():
+        merged.save_pretrained(output)
+        tokenizer.save_pretrained(output)
 
 
 def _base_of(path: str) -> str:
@@ -233,13 +253,30 @@ def _load(
     name: str, revision: str | None, dtype: torch.dtype, tokenizer_from: str | None = None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
-        raise ModelError(f"{name} is a folder without config.json, so no model. Name a model folder.")
+        raise ModelError(
+            f"{name} is a folder without config.json, so no model. Name a model folder."
+        )
+    # A download from the Hub keeps its bars; reading a folder takes a moment.
+    bars = _no_bars() if Path(name).is_dir() else contextlib.nullcontext()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(tokenizer_from or name, revision=revision)
-        model = AutoModelForCausalLM.from_pretrained(name, revision=revision, dtype=dtype)
+        with bars:
+            tokenizer = AutoTokenizer.from_pretrained(tokenizer_from or name, revision=revision)
+            model = AutoModelForCausalLM.from_pretrained(name, revision=revision, dtype=dtype)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(_why_not_loaded(name, error)) from error
     return model, tokenizer
+
+
+@contextlib.contextmanager
+def _no_bars() -> Iterator[None]:
+    """Silence transformers' own progress bars within; ours are shown instead."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
 
 
 def _why_not_loaded(name: str, error: BaseException) -> str:
@@ -254,12 +291,18 @@ def _why_not_loaded(name: str, error: BaseException) -> str:
             f"{name} is gated: accept its licence on its page, then log in with `hf auth login` (or "
             "set HF_TOKEN)."
         )
-    if any(word in reasons for word in ("ConnectionError", "ConnectError", "couldn't connect", "resolve")):
+    if any(
+        word in reasons
+        for word in ("ConnectionError", "ConnectError", "couldn't connect", "resolve")
+    ):
         return (
             f"{name}: not on this machine, and the Hub cannot be reached. Check the network, or give "
             "the path of a downloaded model folder; `tiny` needs no download."
         )
-    if any(word in reasons for word in ("RepositoryNotFound", "not a valid model identifier", "HFValidation")):
+    if any(
+        word in reasons
+        for word in ("RepositoryNotFound", "not a valid model identifier", "HFValidation")
+    ):
         return (
             f"{name}: no such model folder, nor a model of that name on the Hub. Check the spelling; "
             "`tiny` needs no download."
@@ -304,7 +347,9 @@ def _attach(model: PreTrainedModel, adapter: str, *, trainable: bool) -> PreTrai
     try:
         adapted: Any = PeftModel.from_pretrained(model, adapter, is_trainable=trainable)
     except (OSError, ValueError, RuntimeError) as error:
-        raise ModelError(f"{adapter} does not fit its base model: {str(error).splitlines()[0]}") from error
+        raise ModelError(
+            f"{adapter} does not fit its base model: {str(error).splitlines()[0]}"
+        ) from error
     return adapted  # type: ignore[no-any-return]
 
 

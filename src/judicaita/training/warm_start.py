@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from time import perf_counter
 from typing import Any
 
@@ -14,11 +15,12 @@ from judicaita.training.config import SFTConfig
 from judicaita.training.console import TrainingConsole
 from judicaita.training.data_curation import to_samples
 from judicaita.training.embedded import resolve_base_model
-from judicaita.training.metrics import EventLog, make_trackers
+from judicaita.training.metrics import EventLog
 from judicaita.training.optimization import Updater
 from judicaita.training.policy import load_policy
 from judicaita.training.sampler import ShuffleSampler
 from judicaita.training.supervised import Row, supervised_row, supervised_step
+from judicaita.training.trackers import make_trackers
 from judicaita.types import Sample
 
 
@@ -46,14 +48,18 @@ def supervised_fine_tuning(
     total_steps = min(sampler.total_batches, config.max_steps or sampler.total_batches)
     updater = Updater(policy, config, total_steps)
     folder.begin(config, checkpoints.describe_run(policy, origins or {}, train=samples))
-    events = EventLog(folder.events)
-    trackers = make_trackers(
-        config.report_to, folder.root, folder.root.name, config.model_dump(mode="json")
-    )
     figures: dict[str, float] = {}
-    with TrainingConsole(
-        total_steps, enabled=show_progress, logging_steps=config.logging_steps
-    ) as console:
+    with ExitStack() as stack:
+        events = EventLog(folder.events)
+        stack.callback(events.close)
+        trackers = make_trackers(
+            config.report_to, folder.root, folder.root.name, config.model_dump(mode="json")
+        )
+        for tracker in trackers:
+            stack.callback(tracker.close)
+        console = stack.enter_context(
+            TrainingConsole(total_steps, enabled=show_progress, logging_steps=config.logging_steps)
+        )
         for step in range(1, total_steps + 1):
             start = perf_counter()
             done = supervised_step(policy, updater, sampler.draw(), config.batch_size)
@@ -68,9 +74,6 @@ def supervised_fine_tuning(
             for tracker in trackers:
                 tracker.log(figures, step)
             console.update(step, figures)
-    events.close()
-    for tracker in trackers:
-        tracker.close()
     checkpoints.save_checkpoint(folder.final, policy, config, step=total_steps)
     return figures
 

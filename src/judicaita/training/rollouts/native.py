@@ -119,9 +119,7 @@ class _Decoding:
         return logits
 
     def _append(self, live: list[int], tokens_R: Tensor, logprobs_R: Tensor) -> None:
-        for index, token, logprob in zip(
-            live, tokens_R.tolist(), logprobs_R.tolist(), strict=True
-        ):
+        for index, token, logprob in zip(live, tokens_R.tolist(), logprobs_R.tolist(), strict=True):
             row = self.rows[index]
             if not row.stopped:
                 row.token_ids.append(token)

@@ -1,0 +1,276 @@
+"""From a checkpoint and a question to a `ReasoningTrace`."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from judicaita.errors import CheckpointError, ConfigError, DataError, JudicaitaError, ModelError
+from judicaita.legal.answers import parse_reasoning
+from judicaita.reasoning_trace.trace import (
+    ModelInfo,
+    ReasoningStep,
+    ReasoningTrace,
+    join_prompt,
+    warnings_about,
+)
+from judicaita.training import checkpoints
+from judicaita.training.batching import collate
+from judicaita.training.config import TrainingConfig
+from judicaita.training.policy import Policy, load_policy_for_inference
+from judicaita.training.rollouts.base import RolloutEngine, SamplingParams
+from judicaita.training.rollouts.native import NativeEngine
+from judicaita.training.settings import CHECKPOINT_VARIABLE, default_checkpoint
+from judicaita.types import Completion
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """What `ReasoningTraceGenerator.initialize` prepares."""
+
+    policy: Policy
+    engine: RolloutEngine
+    info: ModelInfo
+    max_tokens: int
+    """The checkpoint's own ``generation_max_length``."""
+
+
+class ReasoningTraceGenerator:
+    """Answers questions step by step with a trained model.
+
+        generator = ReasoningTraceGenerator(checkpoint_path="./checkpoints/grpo/final")
+        await generator.initialize()
+        trace = await generator.generate_trace(query="Is this …?", context="Employee worked …")
+
+    System prompt, chat template and longest answer are those of the checkpoint's run, or the
+    defaults of `TrainingConfig` for a folder that records none.
+
+    Loading and generating happen in one thread of the generator's own: the event loop stays free,
+    and calls made at the same time wait for each other in the order they came.
+
+    Args:
+        checkpoint_path: A model folder or an adapter folder, such as a run's ``final/``; None is
+            the folder that GRPO_CHECKPOINT_PATH names in the environment or in ``.env``.
+        device: One of the configuration's.
+        make_engine: Makes what writes the completions from the loaded policy.
+    """
+
+    def __init__(
+        self,
+        checkpoint_path: str | Path | None = None,
+        *,
+        device: str = "auto",
+        make_engine: Callable[[Policy], RolloutEngine] = NativeEngine,
+    ) -> None:
+        named = checkpoint_path or default_checkpoint()
+        if not named:
+            raise CheckpointError(
+                "no checkpoint was named, so there is no model to ask. Give checkpoint_path, or set "
+                f"{CHECKPOINT_VARIABLE} in the environment or in .env."
+            )
+        self.checkpoint = Path(named)
+        self.device = device
+        self._make_engine = make_engine
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="reasoning-trace")
+        self._loaded: _Loaded | None = None
+
+    async def initialize(self) -> None:
+        """Load the model; does nothing when it is loaded already.
+
+        Raises `CheckpointError` for a folder that is no checkpoint, `ModelError` for one that cannot
+        be loaded.
+        """
+        await asyncio.get_running_loop().run_in_executor(self._worker, self._load)
+
+    async def generate_trace(
+        self,
+        query: str,
+        context: str = "",
+        *,
+        max_tokens: int | None = None,
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> ReasoningTrace:
+        """Answer one question.
+
+        Args:
+            query: The question.
+            context: What it is about: facts, a clause, a document. See `join_prompt`.
+            max_tokens: Longest completion; None is the checkpoint's own limit. Never more than the
+                model has positions for.
+            temperature: 0 always takes the likeliest token; above it tokens are drawn.
+            seed: Of the draw.
+        """
+        loaded = self._loaded
+        if loaded is None:
+            raise JudicaitaError(
+                "the trace generator has loaded no model yet. Await initialize() before "
+                "generate_trace()."
+            )
+        query, context = query.strip(), context.strip()
+        if not query:
+            raise DataError("the query is empty, so there is nothing to answer. Ask a question.")
+        if max_tokens is not None and max_tokens < 1:
+            raise ConfigError(
+                f"max_tokens={max_tokens} leaves no room for an answer. Set 1 or more."
+            )
+        if not 0 <= temperature < math.inf:
+            raise ConfigError(
+                f"temperature={temperature}: sampling needs a finite number from 0 on. 0 always takes "
+                "the likeliest token."
+            )
+        limit = loaded.max_tokens if max_tokens is None else max_tokens
+        sampling = SamplingParams(limit, temperature=temperature, seed=seed)
+        return await asyncio.get_running_loop().run_in_executor(
+            self._worker, _answer, loaded, query, context, sampling
+        )
+
+    def _load(self) -> None:
+        if self._loaded is not None:
+            return
+        checkpoints.require_checkpoint(self.checkpoint)
+        card = checkpoints.read_card(self.checkpoint)
+        settings = card.get("config", {})
+
+        def setting(name: str) -> Any:
+            return settings.get(name, TrainingConfig.model_fields[name].default)
+
+        frame = {name: setting(name) for name in ("system_prompt", "chat_template")}
+        policy = load_policy_for_inference(self.checkpoint, self.device, **frame)
+        policy.version = card.get("policy_version", 0)
+        self._loaded = _Loaded(
+            policy,
+            self._make_engine(policy),
+            _describe(self.checkpoint, policy, card),
+            setting("generation_max_length"),
+        )
+
+
+def _describe(folder: Path, policy: Policy, card: dict[str, Any]) -> ModelInfo:
+    run = checkpoints.describe_run(policy, {})
+    base = card.get("config", {}).get("base_model")
+    if base is None and policy.is_adapter:
+        [adapter] = policy.model.peft_config.values()
+        base = adapter.base_model_name_or_path
+    return ModelInfo(
+        checkpoint=str(folder),
+        base_model=base,
+        step=card.get("step"),
+        policy_version=card.get("policy_version"),
+        parameters=run["parameters"],
+        device=run["device"],
+        dtype=run["compute_dtype"],
+        judicaita=run["versions"]["judicaita"],
+    )
+
+
+def _answer(loaded: _Loaded, query: str, context: str, sampling: SamplingParams) -> ReasoningTrace:
+    """Generate one completion and take it apart."""
+    policy = loaded.policy
+    prompt_ids = policy.encode(join_prompt(query, context))
+    sampling = _fitting(sampling, len(prompt_ids), policy.max_positions)
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    start = perf_counter()
+    [[completion]] = loaded.engine.generate([prompt_ids], 1, sampling)
+    seconds = perf_counter() - start
+    text = policy.decode(completion.token_ids)
+    reasoning = parse_reasoning(text)
+    truncated = completion.finish_reason == "length"
+    words = _Words(
+        policy, text, completion, _own_logprobs(policy, prompt_ids, completion, sampling)
+    )
+    steps = tuple(
+        ReasoningStep(step.number, step.text, words.confidence(step.text, step.start))
+        for step in reasoning.steps
+    )
+    confidence = None
+    if reasoning.conclusion and reasoning.conclusion_start is not None:
+        confidence = words.confidence(reasoning.conclusion, reasoning.conclusion_start)
+    return ReasoningTrace(
+        query=query,
+        context=context,
+        text=text,
+        steps=steps,
+        conclusion=reasoning.conclusion or None,
+        confidence=confidence,
+        truncated=truncated,
+        warnings=warnings_about(text, reasoning, truncated=truncated),
+        model=loaded.info,
+        created=created,
+        seconds=seconds,
+        completion_tokens=len(completion.token_ids),
+    )
+
+
+def _fitting(sampling: SamplingParams, prompt: int, positions: int | None) -> SamplingParams:
+    """Lower the token limit to what the model has positions for; `DataError` when that is none."""
+    if positions is None:
+        return sampling
+    if prompt >= positions:
+        raise DataError(
+            f"query and context have {prompt} tokens, and the model has {positions} positions for "
+            "them and the answer; prompts are never cut. Shorten the context."
+        )
+    return replace(sampling, max_tokens=min(sampling.max_tokens, positions - prompt))
+
+
+def _own_logprobs(
+    policy: Policy, prompt_ids: tuple[int, ...], completion: Completion, sampling: SamplingParams
+) -> Sequence[float]:
+    """Log-probability (nats) of each token in the model's own distribution, at temperature 1.
+
+    Engines report the distribution that was sampled from, which differs at other temperatures.
+    """
+    logprobs: Sequence[float] = completion.logprobs
+    if sampling.temperature not in (0.0, 1.0):
+        tokens = collate(
+            [(prompt_ids, completion.token_ids)], policy.pad_id, policy.placement.device
+        )
+        with policy.inference():
+            logprobs_B_T, _ = policy.logprobs(tokens, temperature=1.0)
+        logprobs = logprobs_B_T[0].tolist()
+    if not all(map(math.isfinite, logprobs)):
+        raise ModelError(
+            "the model gives its own words no finite probability, so its weights are broken. Use "
+            "another checkpoint."
+        )
+    return logprobs
+
+
+@dataclass(frozen=True)
+class _Words:
+    """A completion whose parts can be asked for their confidence."""
+
+    policy: Policy
+    text: str
+    completion: Completion
+    logprobs: Sequence[float]
+
+    def confidence(self, body: str, marker: int) -> float | None:
+        """exp(mean log-probability) of the tokens of ``body``, whose marker is at ``marker``.
+
+        The marker is left out: every trained model is sure of "Step 1:". None for an empty body.
+        """
+        if not body:
+            return None
+        colon = re.compile("[:\uff1a]").search(self.text, marker)
+        assert colon is not None, "a marker ends in a colon"
+        start = self.text.index(body, colon.end())
+        token_ids = self.completion.token_ids
+        if self.completion.finish_reason == "stop":
+            token_ids = token_ids[:-1]
+        first = self.policy.token_at(token_ids, start)
+        # A character may take several tokens, so a text reaches up to where the next character
+        # begins; a token may also end one text and begin the next, and then belongs to both.
+        last = self.policy.token_at(token_ids, start + len(body) - 1)
+        end = max(last + 1, self.policy.token_at(token_ids, start + len(body)))
+        span = self.logprobs[first:end]
+        return math.exp(math.fsum(span) / len(span))

@@ -1,0 +1,76 @@
+"""docs/configuration.md, made from the configuration classes: each setting is described once."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+
+from judicaita.training.config import PROFILES, RunConfig, SFTConfig, TrainingConfig
+from judicaita.training.settings import CHECKPOINT_VARIABLE, Option, options
+
+_HEAD = f"""# Configuration
+
+<!-- Made by `make docs` from src/judicaita/training/config.py; edit it there. -->
+
+A setting is taken from the first of these that names it: a flag of the command line, the
+environment, `.env` in the working directory, the file given by `--config` (YAML), the profile of
+the base model, the default. `judicaita train-grpo --show-config` prints every setting with its
+source and stops; a run records them in its `config.yaml` and `manifest.json`. A name that is not
+listed here is refused wherever it stands.
+
+`{CHECKPOINT_VARIABLE}` is no setting of a run: it names the checkpoint that `trace`,
+`evaluate-model`, `export` and `ReasoningTraceGenerator` use where none is given. Where training
+writes is `checkpoint_dir`.
+"""
+
+
+def configuration_reference() -> str:
+    """The page as Markdown."""
+    return "\n".join([_HEAD, *_section(TrainingConfig), *_section(SFTConfig), *_profiles()])
+
+
+def _section(config_class: type[RunConfig]) -> Iterator[str]:
+    command = "train-grpo" if config_class is TrainingConfig else "sft"
+    yield f"## `{config_class.__name__}`: `judicaita {command}`\n"
+    yield f"{inspect.getdoc(config_class)}\n"
+    yield "| setting | default | flag, environment | what it does |"
+    yield "|---|---|---|---|"
+    for option in options(config_class):
+        if config_class is TrainingConfig or not _is_shared(option):
+            yield _row(option)
+    if config_class is not TrainingConfig:
+        shared = ", ".join(f"`{o.path}`" for o in options(config_class) if _is_shared(o))
+        yield f"\nAnd, with the meaning and default they have above: {shared}."
+    yield ""
+
+
+def _is_shared(option: Option) -> bool:
+    same = TrainingConfig.model_fields.get(option.path)
+    return same is not None and same.description == option.field.description
+
+
+def _row(option: Option) -> str:
+    default = option.field.get_default(call_default_factory=True)
+    shown = ", ".join(default) if isinstance(default, list) else str(default)
+    if option.path == "system_prompt":
+        shown = "asks for numbered steps and a conclusion"
+    names = " ".join(f"`{name}`" for name in (*option.flags, option.variable))
+    text = " ".join((option.field.description or "").split())
+    bounds = ", ".join(
+        str(limit) for limit in option.field.metadata if "BeforeValidator" not in str(limit)
+    )
+    note = f" ({bounds})" if bounds else ""
+    return f"| `{option.path}` | {shown or '(none)'} | {names} | {text}{note} |".replace("\n", " ")
+
+
+def _profiles() -> Iterator[str]:
+    yield "## Profiles\n"
+    for name, values in PROFILES.items():
+        listed = ", ".join(
+            f"`{key}` {value if value != '' else '(none)'}" for key, value in values.items()
+        )
+        yield f"`{name}`: {listed}.\n"
+
+
+if __name__ == "__main__":
+    print(configuration_reference(), end="")

@@ -1,0 +1,252 @@
+"""The engine against full forward passes without a cache, and its samples against exact odds."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from judicaita.training.batching import collate
+from judicaita.training.policy import Policy
+from judicaita.training.rollouts.base import SamplingParams
+from judicaita.training.rollouts.native import NativeEngine, sample_tokens
+from judicaita.types import Completion
+
+MakePolicy = Callable[..., Policy]
+
+# Unequal lengths; with Gemma-2's sliding window of 6 the first is already longer than it.
+PROMPTS = ((2, 50, 60, 70, 80, 90, 100, 110, 120, 130, 140), (2, 33), (2, 200, 201, 202, 203))
+
+
+def generate(policy: Policy, n: int = 3, **sampling: Any) -> list[tuple[Completion, ...]]:
+    return NativeEngine(policy).generate(PROMPTS, n, SamplingParams(**sampling))
+
+
+def next_logits(policy: Policy, ids: Sequence[int]) -> Tensor:
+    """Of the token after ``ids``, by a full forward pass of them alone; float64."""
+    with torch.no_grad():
+        return policy.model(torch.tensor([list(ids)]), use_cache=False).logits[0, -1].double()
+
+
+def set_eos(policy: Policy, ids: Sequence[int]) -> None:
+    policy.model.generation_config.eos_token_id = list(ids)
+
+
+def flatten(groups: Sequence[tuple[Completion, ...]]) -> list[tuple[tuple[int, ...], Completion]]:
+    return [(p, c) for p, group in zip(PROMPTS, groups, strict=True) for c in group]
+
+
+def training_pass(policy: Policy, groups: Sequence[Any], temperature: float = 1.0) -> list[Tensor]:
+    """The log-probabilities that the loss would use, one tensor a completion."""
+    rows = [(prompt, completion.token_ids) for prompt, completion in flatten(groups)]
+    batch = collate(rows, policy.pad_id, torch.device("cpu"))
+    with torch.no_grad():
+        logprobs, _ = policy.logprobs(batch, temperature)
+    return [row[mask] for row, mask in zip(logprobs, batch.mask_B_T, strict=True)]
+
+
+def largest_difference(groups: Sequence[Any], expected: Sequence[Tensor]) -> float:
+    return max(
+        float((torch.tensor(completion.logprobs) - row).abs().max())
+        for (_, completion), row in zip(flatten(groups), expected, strict=True)
+    )
+
+
+@pytest.mark.parametrize("architecture", ["gemma2", "llama", "qwen2"])
+def test_greedy_is_the_argmax_step_by_step(make_policy: MakePolicy, architecture: str) -> None:
+    policy = make_policy(architecture)
+    for prompt, group in zip(PROMPTS, generate(policy, 2, max_tokens=8, temperature=0), strict=True):
+        assert group[0] == group[1]
+        ids = list(prompt)
+        for token, logprob in zip(group[0].token_ids, group[0].logprobs, strict=True):
+            logits = next_logits(policy, ids)
+            assert token == int(logits.argmax())
+            assert logprob == pytest.approx(float(logits.log_softmax(-1).max()), abs=1e-5)
+            ids.append(token)
+
+
+@pytest.mark.parametrize("architecture", ["gemma2", "llama", "qwen2"])
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_logprobs_are_those_of_the_training_pass(
+    make_policy: MakePolicy, architecture: str, temperature: float
+) -> None:
+    """Rows finish at different steps and leave the cache, most of them before the last token."""
+    policy = make_policy(architecture)
+    set_eos(policy, range(7, 40))
+    groups = generate(policy, max_tokens=16, temperature=temperature, seed=4)
+    lengths = {len(completion.token_ids) for _, completion in flatten(groups)}
+    assert len(lengths) >= 4
+    assert max(lengths) > 6
+    assert largest_difference(groups, training_pass(policy, groups, temperature)) <= 1e-5
+
+
+def test_every_eos_id_ends_a_row(make_policy: MakePolicy) -> None:
+    policy = make_policy()
+    set_eos(policy, [300, 17])
+    policy.model.config.eos_token_id = 90  # and the tokenizer's own, 1
+    groups = generate(policy, 400, max_tokens=20, temperature=3.0, seed=1)
+    ended = Counter()
+    for _, completion in flatten(groups):
+        *body, last = completion.token_ids
+        assert not {300, 17, 90, 1} & set(body)
+        assert len(completion.logprobs) == len(completion.token_ids)
+        if completion.finish_reason == "stop":
+            ended[last] += 1
+        else:
+            assert last not in {300, 17, 90, 1}
+            assert len(completion.token_ids) == 20
+    assert set(ended) == {300, 17, 90, 1}
+    assert ended.total() < 1200  # some were cut
+
+
+def test_an_eos_at_the_last_place_is_a_stop(make_policy: MakePolicy) -> None:
+    policy = make_policy()
+    greedy = [g[0].token_ids for g in generate(policy, 1, max_tokens=3, temperature=0)]
+    assert not set(greedy[0][:2]) & {greedy[0][2], *policy.eos_ids}
+    set_eos(policy, [greedy[0][2]])
+    first = generate(policy, 1, max_tokens=3, temperature=0)[0][0]
+    assert (first.token_ids, first.finish_reason) == (greedy[0], "stop")
+    cut = generate(policy, 1, max_tokens=2, temperature=0)[0][0]
+    assert (cut.token_ids, cut.finish_reason) == (greedy[0][:2], "length")
+
+
+def test_seeds(make_policy: MakePolicy) -> None:
+    policy = make_policy()
+    first = generate(policy, max_tokens=8, seed=5)
+    torch.manual_seed(99)  # the engine has a generator of its own
+    assert generate(policy, max_tokens=8, seed=5) == first
+    assert generate(policy, max_tokens=8, seed=6) != first
+    for group in first:
+        assert len({completion.token_ids for completion in group}) == 3
+
+
+def test_it_leaves_the_global_generator_alone(make_policy: MakePolicy) -> None:
+    policy = make_policy()
+    before = torch.get_rng_state()
+    generate(policy, max_tokens=4)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_it_leaves_the_mode_and_says_which_policy_sampled(make_policy: MakePolicy) -> None:
+    policy = make_policy(version=7)
+    for mode in (True, False):
+        policy.model.train(mode)
+        groups = generate(policy, max_tokens=2)
+        assert policy.model.training is mode
+        assert {completion.policy_version for _, completion in flatten(groups)} == {7}
+    assert all(p.grad is None and p.requires_grad for p in policy.model.parameters())
+
+
+def test_no_prompts(make_policy: MakePolicy) -> None:
+    assert NativeEngine(make_policy()).generate([], 4, SamplingParams(max_tokens=4)) == []
+
+
+# ── the nucleus ──────────────────────────────────────────────────────────────────────────────────
+
+
+def nucleus(probabilities: Sequence[float], top_p: float) -> dict[int, float]:
+    """The smallest set of tokens whose probability reaches ``top_p``, and their new odds."""
+    kept: dict[int, float] = {}
+    for token in sorted(range(len(probabilities)), key=lambda t: -probabilities[t]):
+        if sum(kept.values()) >= top_p:
+            break
+        kept[token] = probabilities[token]
+    return {token: p / sum(kept.values()) for token, p in kept.items()}
+
+
+def chi_square_limit(freedom: int) -> float:
+    """The 99.9 % quantile of χ² (Wilson and Hilferty's approximation)."""
+    share = 2 / (9 * freedom)
+    return freedom * (1 - share + 3.0902 * math.sqrt(share)) ** 3
+
+
+def chi_square(counts: Counter[int], odds: dict[int, float]) -> tuple[float, int]:
+    """Statistic and degrees of freedom; cells that expect fewer than 5 are put together."""
+    total = counts.total()
+    cells: list[tuple[float, float]] = []
+    rest_seen, rest_expected = 0.0, 0.0
+    for token, p in odds.items():
+        if p * total >= 5:
+            cells.append((counts[token], p * total))
+        else:
+            rest_seen, rest_expected = rest_seen + counts[token], rest_expected + p * total
+    if rest_expected:
+        cells.append((rest_seen, rest_expected))
+    return sum((seen - wanted) ** 2 / wanted for seen, wanted in cells), len(cells) - 1
+
+
+def test_the_chi_square_limit_is_the_table_s() -> None:
+    assert chi_square_limit(3) == pytest.approx(16.266, rel=0.01)
+    assert chi_square_limit(10) == pytest.approx(29.588, rel=0.01)
+
+
+def test_nucleus_by_hand() -> None:
+    logits = torch.tensor([[0.15, 0.5, 0.05, 0.3]]).log().repeat(2000, 1)
+    # 0.5 falls short of 0.7, 0.5 + 0.3 reaches it: two tokens, 5 : 3.
+    sampling = SamplingParams(1, top_p=0.7)
+    tokens, logprobs = sample_tokens(logits, sampling, torch.Generator().manual_seed(0))
+    counts = Counter(tokens.tolist())
+    assert set(counts) == {1, 3}
+    assert abs(counts[1] - 1250) < 3.3 * math.sqrt(2000 * 5 / 8 * 3 / 8)
+    expected = torch.where(tokens == 1, math.log(5 / 8), math.log(3 / 8))
+    assert float((logprobs - expected).abs().max()) < 1e-6
+
+
+@pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (1.0, 0.6), (0.5, 0.9)])
+def test_frequencies_are_the_exact_odds(
+    make_policy: MakePolicy, temperature: float, top_p: float
+) -> None:
+    """4,000 first tokens of every prompt against its own cut and renormalised softmax."""
+    policy = make_policy()
+    sampling = SamplingParams(1, temperature=temperature, top_p=top_p, seed=11)
+    groups = NativeEngine(policy).generate(PROMPTS, 4000, sampling)
+    for prompt, group in zip(PROMPTS, groups, strict=True):
+        p = (next_logits(policy, prompt) / temperature).softmax(-1).tolist()
+        odds = nucleus(p, top_p)
+        assert 3 < len(odds)
+        assert len(odds) < 320 or top_p == 1
+        counts = Counter(completion.token_ids[0] for completion in group)
+        assert set(counts) <= set(odds)
+        statistic, freedom = chi_square(counts, odds)
+        assert statistic < chi_square_limit(freedom)
+        for completion in group[:200]:
+            expected = math.log(odds[completion.token_ids[0]])
+            assert completion.logprobs[0] == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_statistic_can_fail(make_policy: MakePolicy) -> None:
+    """Samples of temperature 0.8 are told from odds at 1."""
+    policy = make_policy()
+    sampling = SamplingParams(1, temperature=0.8, seed=11)
+    group = NativeEngine(policy).generate(PROMPTS[:1], 4000, sampling)[0]
+    odds = nucleus(next_logits(policy, PROMPTS[0]).softmax(-1).tolist(), 1.0)
+    statistic, freedom = chi_square(Counter(c.token_ids[0] for c in group), odds)
+    assert statistic > chi_square_limit(freedom)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    weights=st.lists(st.integers(1, 1000), min_size=2, max_size=12, unique=True),
+    top_p=st.sampled_from([0.05, 0.3, 0.62, 0.9, 0.999]),
+)
+def test_any_nucleus(weights: list[int], top_p: float) -> None:
+    p = [weight / sum(weights) for weight in weights]
+    running = 0.0
+    for share in sorted(p, reverse=True):
+        running += share
+        if abs(running - top_p) < 1e-5:
+            return  # on the very edge, rounding decides
+    odds = nucleus(p, top_p)
+    logits = torch.tensor([p]).log().repeat(100, 1)
+    tokens, logprobs = sample_tokens(
+        logits, SamplingParams(1, top_p=top_p), torch.Generator().manual_seed(0)
+    )
+    for token, logprob in zip(tokens.tolist(), logprobs.tolist(), strict=True):
+        assert logprob == pytest.approx(math.log(odds[token]), abs=1e-5)
