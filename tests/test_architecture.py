@@ -35,6 +35,7 @@ LAYERS = (
         "training.devices",
         "training.metrics",
         "training.optimization",
+        "training.plots",
         "training.policy",
         "training.rollouts",
         "training.sampler",

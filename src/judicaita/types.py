@@ -30,7 +30,7 @@ class Sample:
     reference: str
     """The gold answer, as short as the task states it: ``Yes``, a label, an amount, a passage."""
     trace: str = ""
-    """A worked solution ("Step 1: … Conclusion: …") where one is known; supervised stages learn it."""
+    """A worked solution ("Step 1: … Conclusion: …"), if known; supervised runs learn it."""
     task: str = ""
     """The family or data set the sample belongs to, for figures per task."""
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -42,7 +42,7 @@ class Sample:
 
     @property
     def id(self) -> str:
-        """First 16 hexadecimal digits of SHA-256 over prompt and reference: equal text, equal id."""
+        """First 16 hexadecimal digits of SHA-256 of prompt and reference: equal text, equal id."""
         content = json.dumps(
             [self.prompt, self.reference], ensure_ascii=False, sort_keys=True, default=dict
         )

@@ -11,13 +11,11 @@ from judicaita.legal.answers import extract_answer, grade_answer, parse_reasonin
 from judicaita.legal.polarity import contradict, normalise
 from judicaita.legal.tasks.diversity import Diversity
 
-words = st.lists(
-    st.sampled_from(
-        ["clause", "court", "jurisdiction", "enforceable", "binding", "valid", "party", "employee", "Texas", "exceed", "amount", "hearsay", "statement", "void"]
-    ),
-    min_size=4,
-    max_size=12,
+VOCABULARY = (
+    *("clause", "court", "jurisdiction", "enforceable", "binding", "valid", "party"),
+    *("employee", "Texas", "exceed", "amount", "hearsay", "statement", "void"),
 )
+words = st.lists(st.sampled_from(VOCABULARY), min_size=4, max_size=12)
 
 
 def is_right(text: str, reference: str, **options) -> bool:
@@ -93,7 +91,7 @@ class TestLabels:
     @pytest.mark.parametrize(
         "text",
         [
-            "Yes", "yes.", "**Yes**", "YES", "“Yes.”", "(Yes)", "Y\u200bes", "Ｙｅｓ",
+            "Yes", "yes.", "**Yes**", "YES", "“Yes.”", "(Yes)", "Y\u200bes", "\uff39\uff45\uff53",
             "Yes, because the parties differ.", "Yes. There is diversity jurisdiction.",
             "Yes there is.", "Yes - the amount exceeds it", "Yes—they are", "Yes, both are diverse",
             "Yes, there is no common state.", "Yes. No party shares a state.",
@@ -129,6 +127,7 @@ class TestLabels:
             "either yes or no", "Yes?", "No?", "Yes if the amount is higher", "No, unless x",
             "It is not yes", "Yes is wrong", "The answer is not Yes", "Not yes.", "If asked, yes",
             "Yes ... so the answer is No", "No ... so the answer is Yes",
+            "No, the answer is Yes", "Yes, the answer is No", "Yes is said, yet it is no",
             "Yes. Actually, no.", "No. Actually, yes.", "Yes. The answer: No", "No. I mean yes",
             "Yes. On reflection the correct answer would be no because x",
             "Step 1: Yes", "Step 1: No. Step 2: so yes", "No state is shared", "No. 5",
@@ -196,6 +195,8 @@ class TestLabels:
             ("generic. The answer is descriptive", "generic"),
             ("UCC and Common Law", "UCC"),
             ("75.5", "75"),
+            ("A, yet the answer is B", "B"),
+            ("Generic, but in truth it is descriptive", "descriptive"),
         ],
     )
     def test_other_labels_missed(self, text, reference):

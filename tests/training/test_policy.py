@@ -355,8 +355,8 @@ def test_gradient_checkpointing_changes_no_gradient(folder: Path) -> None:
         config = TrainingConfig(
             base_model=str(folder), device="cpu", lora_dropout=0, gradient_checkpointing=checkpointing
         )
-        policy = load_policy(config)
         torch.manual_seed(1)
+        policy = load_policy(config)
         for name, parameter in policy.trainable():
             if "lora_B" in name:
                 torch.nn.init.normal_(parameter, std=0.2)

@@ -190,7 +190,7 @@ _PREFIX = r"(?:non|un|in|il|im|ir)"
 _NOT_A = r"\b(?:not|never|nor|neither|no\s+longer)\s+(?:an?\s+|the\s+)?"
 _DOUBT = re.compile(
     r"\b(?:not|never|no|neither|nor|false|untrue|if|whether|unless|may|might|could|maybe|perhaps|"
-    r"possibly|either|doubt|doubtful|hardly|unlikely|fails?|lacks?)\b"
+    r"possibly|either|doubt|doubtful|hardly|unlikely|fails?|lacks?|but|yet|however|rather|instead)\b"
 )
 _HEDGE = re.compile(
     r"\b(?:it (?:all )?depends|can not (?:be determined|say|tell)|not (?:sure|certain)|unsure|"
@@ -224,7 +224,9 @@ def _commitment(
     for family in (*_PAIRS, _LETTERS):
         rivals |= family - {gold} if gold in family else set()
     if rivals:
-        return "contradicted" if _rival_claim(frozenset(rivals)).search(rest) else "match"
+        claim = _rival_claim(frozenset(rivals))
+        before = f". {answer[: opening.start('label')]}"
+        return "contradicted" if claim.search(before) or claim.search(rest) else "match"
     # Nobody named the other labels: what is listed or announced besides may be one.
     if _LIST.fullmatch(rest) and not re.match(rf"\W*{_REASON}", rest):
         return "hedged"

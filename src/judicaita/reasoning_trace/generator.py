@@ -73,8 +73,8 @@ class ReasoningTraceGenerator:
         named = checkpoint_path or default_checkpoint()
         if not named:
             raise CheckpointError(
-                "no checkpoint was named, so there is no model to ask. Give checkpoint_path, or set "
-                f"{CHECKPOINT_VARIABLE} in the environment or in .env."
+                "no checkpoint was named, so there is no model to ask. Give checkpoint_path, or "
+                f"set {CHECKPOINT_VARIABLE} in the environment or in .env."
             )
         self.checkpoint = Path(named)
         self.device = device
@@ -85,8 +85,8 @@ class ReasoningTraceGenerator:
     async def initialize(self) -> None:
         """Load the model; does nothing when it is loaded already.
 
-        Raises `CheckpointError` for a folder that is no checkpoint, `ModelError` for one that cannot
-        be loaded.
+        Raises `CheckpointError` for a folder that is no checkpoint, `ModelError` for one that
+        cannot be loaded.
         """
         await asyncio.get_running_loop().run_in_executor(self._worker, self._load)
 
@@ -124,8 +124,8 @@ class ReasoningTraceGenerator:
             )
         if not 0 <= temperature < math.inf:
             raise ConfigError(
-                f"temperature={temperature}: sampling needs a finite number from 0 on. 0 always takes "
-                "the likeliest token."
+                f"temperature={temperature}: sampling needs a finite number from 0 on. 0 always "
+                "takes the likeliest token."
             )
         limit = loaded.max_tokens if max_tokens is None else max_tokens
         sampling = SamplingParams(limit, temperature=temperature, seed=seed)

@@ -70,8 +70,8 @@ class ReasoningTrace:
     """What follows the last "Conclusion:"; None when the model wrote none."""
     confidence: float | None
     """In (0, 1]: exp of the mean log-probability (nats) of the conclusion's tokens, its marker and
-    the EOS left out, in the model's own distribution at temperature 1. That is the model's certainty
-    about its words, not the chance that they are right. None without a conclusion."""
+    the EOS left out, in the model's own distribution at temperature 1. That is how certain the
+    model was of its words, not the chance that they are right. None without a conclusion."""
     truncated: bool
     """True when the token limit cut the completion."""
     warnings: tuple[str, ...]
@@ -104,7 +104,7 @@ class ReasoningTrace:
         context = [f"**Context:** {_inline(self.context)}"] if self.context else []
         steps = "\n".join(
             f"- **Step {step.number}** ({_certainty(step.confidence)}, {step.verification}): "
-            f"{_inline(step.text)}"
+            f"{_inline(step.text)}".rstrip()
             for step in self.steps
         )
         conclusion = (

@@ -1,4 +1,4 @@
-"""Training and evaluation. Public names load on first use: importing this package loads no torch."""
+"""Training and evaluation. Names load on first use: importing this package loads no torch."""
 
 from __future__ import annotations
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 import shutil
 from collections.abc import Mapping, Sequence
@@ -64,8 +63,8 @@ class RunFolder:
         """`ConfigError` when the folder holds a run, which must not be mixed with another."""
         if (self.root / "config.yaml").exists() or self.events.exists():
             raise ConfigError(
-                f"checkpoint_dir={self.root}: it holds another run. Name a new folder, or go on with "
-                "that run by resume=auto."
+                f"checkpoint_dir={self.root}: it holds another run. Name a new folder, or go on "
+                "with that run by resume=auto."
             )
 
     def begin(self, config: RunConfig, manifest: Mapping[str, Any]) -> None:
@@ -134,7 +133,7 @@ def save_checkpoint(
     if held_out is not None:
         shutil.copyfile(held_out, aside / HELD_OUT)
     shutil.rmtree(folder, ignore_errors=True)
-    os.replace(aside, folder)
+    aside.replace(folder)
     return folder
 
 

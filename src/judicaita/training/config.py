@@ -35,7 +35,7 @@ PROFILES: dict[str, dict[str, Any]] = {
     "tiny": {
         "use_lora": False,
         "lora_dropout": 0.0,
-        "learning_rate": 1e-3,
+        "learning_rate": 4e-4,
         "adam_beta2": 0.99,
         "weight_decay": 0.0,
         "lr_scheduler": "linear",
@@ -232,7 +232,7 @@ class TrainingConfig(RunConfig):
     whole one, which biases the importance ratios: keep it at 1 for training."""
 
     reward: str | None = None
-    """``module:function`` or ``file.py:function`` of a reward of your own; None is the composite."""
+    """``module:function`` or ``file.py:function`` of a reward of yours; None is the composite."""
     format_weight: float = Field(0.3, ge=0)
     """Weight of the format in the composite reward; the three are normalised to sum to 1."""
     outcome_weight: float = Field(0.5, ge=0)
@@ -274,8 +274,8 @@ class TrainingConfig(RunConfig):
     def _combinations(self) -> Self:
         if self.beta > 0 and not self.use_lora:
             raise ConfigError(
-                f"beta={self.beta} with use_lora=False: the reference is the model with its adapter "
-                "switched off, and full fine-tuning has none. Set beta=0, or use_lora=True."
+                f"beta={self.beta} with use_lora=False: the reference is the model with its "
+                "adapter switched off, and full fine-tuning has none. Set beta=0, or use_lora=True."
             )
         if self.format_weight + self.outcome_weight + self.verbosity_weight == 0:
             raise ConfigError(

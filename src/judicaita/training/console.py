@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from time import monotonic
@@ -177,6 +177,18 @@ class TrainingConsole:
         for name, value in metrics.items():
             table.add_row(Text(plain(name)), f"{value:.6g}")
         self._console.print(Text(plain(title), "bold"), table, sep="\n")
+
+    def print_comparison(
+        self, title: str, columns: Mapping[str, Mapping[str, float]], names: Sequence[str]
+    ) -> None:
+        """Print some figures of several evaluations side by side, a column each."""
+        table = Table(title=Text(plain(title)), title_justify="left")
+        table.add_column("")
+        for heading in columns:
+            table.add_column(heading, justify="right")
+        for name in names:
+            table.add_row(name, *(f"{figures[name]:.3f}" for figures in columns.values()))
+        self._console.print(table)
 
     def message(self, text: str) -> None:
         """Print a line above the bar."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -44,7 +45,10 @@ def _pick_device(name: str) -> torch.device:
         )
     if name == "tpu":
         return _tpu()
-    available = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
+    available: dict[str, Callable[[], bool]] = {
+        "cuda": torch.cuda.is_available,
+        "mps": torch.backends.mps.is_available,
+    }
     if name in available and not available[name]():
         raise ConfigError(
             f"device={name}: torch finds no such device here. Set device=auto, or install a torch "

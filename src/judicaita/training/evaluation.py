@@ -230,9 +230,8 @@ def evaluate_checkpoint(
         max_samples: Only the first so many.
         output_file: Where the report goes as JSON.
         device: One of the configuration's.
-        reward: What the reward figures are computed with; None is the composite of the run's
-            configuration. A reward that the checkpoint names is not loaded: that would run code
-            named by data.
+        reward: For the reward figures; None is the composite of the run's configuration. A reward
+            that the checkpoint names is not loaded: that would run code named by data.
         text_overlap: Whether to compute ROUGE and BLEU.
         batch_size: Prompts generated at once.
         progress: Called after each batch.

@@ -38,8 +38,14 @@ from judicaita.training.metrics import (
 )
 from judicaita.training.optimization import Updater
 from judicaita.training.policy import Policy, load_policy
-from judicaita.training.reward_plugins import Reward, as_reward, load_reward, score_safely
-from judicaita.training.rewards import columns_of, composite_from_config
+from judicaita.training.rewards import (
+    Reward,
+    as_reward,
+    columns_of,
+    composite_from_config,
+    load_reward,
+    score_safely,
+)
 from judicaita.training.rollouts.base import RolloutEngine, SamplingParams
 from judicaita.training.rollouts.native import NativeEngine
 from judicaita.training.sampler import ShuffleSampler
@@ -183,9 +189,9 @@ class GRPOTrainer:
         longest = max(len(ids) for _, ids in items)
         if self.config.long_prompts == "error":
             raise DataError(
-                f"{name} row {long[0]}: its prompt is over the {limit} tokens that fit ({len(long)} "
-                f"such rows, the longest has {longest}), and prompts are never cut. Raise "
-                "model_max_length if the model allows it, or set long_prompts=drop."
+                f"{name} row {long[0]}: its prompt is over the {limit} tokens that fit ("
+                f"{len(long)} such rows, the longest has {longest}), and prompts are never cut. "
+                "Raise model_max_length if the model allows it, or set long_prompts=drop."
             )
         kept = [item for item in items if len(item[1]) <= limit]
         if not kept:
@@ -295,7 +301,7 @@ class GRPOTrainer:
             if len({result.score is None for result in results}) > 1:
                 raise RewardError(
                     f"{self.reward.name} abstained on some completions of sample {group.sample.id} "
-                    "only: a reward may abstain for a property of the sample, never of a completion."
+                    "only: it may abstain for a property of the sample, never of a completion."
                 )
             scored.append(replace(group, results=results))
         return scored
@@ -414,7 +420,7 @@ class GRPOTrainer:
                 record.step,
                 groups,
                 reasons,
-                parts=list(getattr(self.reward, "parts", {})),
+                parts=self.reward.part_names,
             )
         tokens = sum(len(c.token_ids) for group in groups for c in group.completions)
         record.metrics |= group_statistics(groups)

@@ -1,4 +1,4 @@
-"""One optimizer step: scale, clip, schedule, update; for the GRPO and the supervised stage alike."""
+"""One optimizer step: scale, clip, schedule, update; for GRPO and the supervised stage alike."""
 
 from __future__ import annotations
 

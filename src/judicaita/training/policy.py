@@ -89,8 +89,8 @@ class Policy:
         templated = self.chat_template == "auto" and self.tokenizer.chat_template
         if not isinstance(prompt, str) and not templated:
             raise DataError(
-                "a conversational prompt needs a chat template, and this model's tokenizer has none "
-                "(or chat_template=never). Use plain prompts, or a chat model."
+                "a conversational prompt needs a chat template, and this model's tokenizer has "
+                "none (or chat_template=never). Use plain prompts, or a chat model."
             )
         if templated:
             return self._encode_chat(
@@ -100,10 +100,12 @@ class Policy:
         return tuple(self.tokenizer(text)["input_ids"])
 
     def _encode_chat(self, turns: Sequence[Message]) -> tuple[int, ...]:
-        turns = [dict(turn) for turn in turns]
-        if self.system_prompt and turns[0]["role"] != "system":
-            turns = self._with_system_prompt(turns)
-        text = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        messages = [dict(turn) for turn in turns]
+        if self.system_prompt and messages[0]["role"] != "system":
+            messages = self._with_system_prompt(messages)
+        text = self.tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=True
+        )
         # The template writes the special tokens itself; the tokenizer must not add a second BOS.
         return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
@@ -150,7 +152,7 @@ class Policy:
                 attention_mask=batch.attention_mask_B_L,
                 position_ids=batch.position_ids_B_L,
                 use_cache=False,
-                # Token t is predicted at the position before it; the last position predicts nothing.
+                # Token t is predicted at the position before it; the last one predicts nothing.
                 logits_to_keep=length_T + 1,
             )
         return token_logprobs(output.logits[:, :-1], batch.completion_ids_B_T, temperature)
@@ -288,24 +290,24 @@ def _why_not_loaded(name: str, error: BaseException) -> str:
         cause = cause.__cause__ or cause.__context__
     if "Gated" in reasons:
         return (
-            f"{name} is gated: accept its licence on its page, then log in with `hf auth login` (or "
-            "set HF_TOKEN)."
+            f"{name} is gated: accept its licence on its page, then log in with `hf auth login` "
+            "(or set HF_TOKEN)."
         )
     if any(
         word in reasons
         for word in ("ConnectionError", "ConnectError", "couldn't connect", "resolve")
     ):
         return (
-            f"{name}: not on this machine, and the Hub cannot be reached. Check the network, or give "
-            "the path of a downloaded model folder; `tiny` needs no download."
+            f"{name}: not on this machine, and the Hub cannot be reached. Check the network, or "
+            "give the path of a downloaded model folder; `tiny` needs no download."
         )
     if any(
         word in reasons
         for word in ("RepositoryNotFound", "not a valid model identifier", "HFValidation")
     ):
         return (
-            f"{name}: no such model folder, nor a model of that name on the Hub. Check the spelling; "
-            "`tiny` needs no download."
+            f"{name}: no such model folder, nor a model of that name on the Hub. Check the "
+            "spelling; `tiny` needs no download."
         )
     first_line = next(iter(str(error).splitlines()), "") or type(error).__name__
     return f"{name} cannot be loaded as a causal language model: {first_line}"
@@ -331,7 +333,7 @@ def _with_adapter(model: PreTrainedModel, config: RunConfig) -> PreTrainedModel:
     except ValueError as error:
         modules = ", ".join(config.lora_target_modules)
         raise ModelError(
-            f"lora_target_modules={modules}: not found in this model ({str(error).splitlines()[0]})."
+            f"lora_target_modules={modules}: no such layers here ({str(error).splitlines()[0]})."
         ) from error
     return adapted  # type: ignore[no-any-return]
 
@@ -341,8 +343,8 @@ def _attach(model: PreTrainedModel, adapter: str, *, trainable: bool) -> PreTrai
 
     if not (Path(adapter) / "adapter_config.json").is_file():
         raise ModelError(
-            f"{adapter} holds no adapter_config.json, so it is no LoRA adapter. Name the folder that "
-            "save_checkpoint or peft wrote."
+            f"{adapter} holds no adapter_config.json, so it is no LoRA adapter. Name the folder "
+            "that save_checkpoint or peft wrote."
         )
     try:
         adapted: Any = PeftModel.from_pretrained(model, adapter, is_trainable=trainable)
@@ -356,5 +358,5 @@ def _attach(model: PreTrainedModel, adapter: str, *, trainable: bool) -> PreTrai
 def _to_device(model: PreTrainedModel, placement: Placement) -> None:
     model.to(placement.device)  # type: ignore[arg-type]
     if placement.device.type == "xla":
-        # The move copies each tensor apart, which unties lm_head from the embeddings without a word.
+        # The move copies each tensor apart, which silently unties lm_head from the embeddings.
         model.tie_weights()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
+from pathlib import Path
 
 from judicaita.training.config import PROFILES, RunConfig, SFTConfig, TrainingConfig
 from judicaita.training.settings import CHECKPOINT_VARIABLE, Option, options
@@ -22,6 +23,9 @@ listed here is refused wherever it stands.
 `evaluate-model`, `export` and `ReasoningTraceGenerator` use where none is given. Where training
 writes is `checkpoint_dir`.
 """
+
+
+_BOUNDS = (("gt", ">"), ("ge", "≥"), ("lt", "<"), ("le", "≤"))
 
 
 def configuration_reference() -> str:
@@ -55,12 +59,15 @@ def _row(option: Option) -> str:
     if option.path == "system_prompt":
         shown = "asks for numbered steps and a conclusion"
     names = " ".join(f"`{name}`" for name in (*option.flags, option.variable))
-    text = " ".join((option.field.description or "").split())
+    text = " ".join((option.field.description or "").split()).replace("``", "`")
     bounds = ", ".join(
-        str(limit) for limit in option.field.metadata if "BeforeValidator" not in str(limit)
+        f"{sign} {getattr(limit, name)}"
+        for limit in option.field.metadata
+        for name, sign in _BOUNDS
+        if hasattr(limit, name)
     )
     note = f" ({bounds})" if bounds else ""
-    return f"| `{option.path}` | {shown or '(none)'} | {names} | {text}{note} |".replace("\n", " ")
+    return f"| `{option.path}` | {shown or '(none)'} | {names} | {text}{note} |"
 
 
 def _profiles() -> Iterator[str]:
@@ -73,4 +80,4 @@ def _profiles() -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    print(configuration_reference(), end="")
+    Path("docs/configuration.md").write_text(configuration_reference(), encoding="utf-8")

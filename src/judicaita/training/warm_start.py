@@ -1,4 +1,4 @@
-"""The supervised stage as a run: a model learns worked solutions before it is rewarded for its own."""
+"""The supervised stage as a run: learn from worked solutions, before rewards for one's own."""
 
 from __future__ import annotations
 

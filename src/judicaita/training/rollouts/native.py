@@ -1,4 +1,4 @@
-"""Generation with the policy's own modules: each prompt is prefilled once and its cache expanded."""
+"""Generation with the policy's own modules: a prompt is prefilled once, its cache expanded."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _COMPACT_SHARE = 0.25
 
 
 class NativeEngine:
-    """The engine that is always there. It shares the policy's weights, so `sync` has nothing to do."""
+    """The engine that is always there; it shares the policy's weights, so `sync` does nothing."""
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
