@@ -118,7 +118,7 @@ def make_model() -> Callable[..., PreTrainedModel]:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = model_class(config_class(vocab_size=vocabulary, **SIZES, **extra))
-            # Norms and biases start at 0 or 1; where a model would forget to apply them, nobody saw.
+            # Norms and biases start at 0 or 1, where leaving them out would go unseen.
             for name, parameter in model.named_parameters():
                 if parameter.ndim == 1:
                     torch.nn.init.normal_(parameter, 0.0 if "bias" in name else 0.5, 0.2)

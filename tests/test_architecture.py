@@ -41,6 +41,7 @@ LAYERS = (
         "training.sampler",
         "training.supervised",
         "training.trackers",
+        "training.update",
     ),
     ("training.data_curation",),
     ("training.evaluation",),

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from judicaita.errors import ConfigError, DataError
 from judicaita.legal.answers import parse_reasoning
-from judicaita.training.batching import collate, make_batch, steps_to_end
+from judicaita.training.batching import collate, encode_prompts, make_batch, steps_to_end
+from judicaita.training.config import TrainingConfig
 from judicaita.training.policy import Policy
 from judicaita.types import Completion, Group, Sample
 
@@ -77,7 +79,11 @@ def test_make_batch_by_hand(policy: Policy) -> None:
             advantages=(1.5, -2.0),
         ),
         Group(
-            sample, (4,), (Completion((9, EOS), (-1.0, -2.0), "stop", 0),), ("\t",), advantages=(3.0,)
+            sample,
+            (4,),
+            (Completion((9, EOS), (-1.0, -2.0), "stop", 0),),
+            ("\t",),
+            advantages=(3.0,),
         ),
     ]
     batch = make_batch(groups, policy, gamma=0.5)
@@ -98,6 +104,46 @@ def test_make_batch_by_hand(policy: Policy) -> None:
         padded([-0.25] * len(plain), 0),
         padded([-1.0, -2.0], 0),
     ]
+
+
+# ── prompts that are too long ────────────────────────────────────────────────────────────────────
+
+
+def samples(*lengths: int) -> list[Sample]:
+    """Prompts of so many tokens, their BOS included: digits never merge with each other."""
+    return [Sample(prompt="7" * (length - 1), reference=str(length)) for length in lengths]
+
+
+def fitting(policy: Policy, *lengths: int, **settings: Any) -> list[int]:
+    config = TrainingConfig(**{"model_max_length": 10, "generation_max_length": 8, **settings})
+    items = encode_prompts(policy, samples(*lengths), "training", config)
+    assert all(ids == policy.encode(sample.prompt) for sample, ids in items)
+    return [len(ids) for _, ids in items]
+
+
+def test_prompts_up_to_the_limit(make_policy: MakePolicy) -> None:
+    plain = make_policy()
+    assert fitting(plain, 10, 2, 9) == [10, 2, 9]
+    assert fitting(plain, 11, 10, 50, 2, long_prompts="drop") == [10, 2]
+    # The model has 256 positions for prompt and completion.
+    assert fitting(
+        plain, 57, 56, long_prompts="drop", model_max_length=100, generation_max_length=200
+    ) == [56]
+
+
+def test_long_prompts_are_refused(make_policy: MakePolicy) -> None:
+    plain = make_policy()
+    expected = (
+        "training row 2: its prompt is over the 10 tokens that fit (2 of 3 rows are, the longest "
+        "has 13), and prompts are never cut."
+    )
+    with pytest.raises(DataError) as error:
+        fitting(plain, 10, 11, 13)
+    assert str(error.value).startswith(expected)
+    with pytest.raises(DataError, match="training row 1: its prompt is over the 10 tokens"):
+        fitting(plain, 11, 12, long_prompts="drop")
+    with pytest.raises(ConfigError, match="generation_max_length=256 leaves no room for a prompt"):
+        fitting(plain, 2, generation_max_length=256)
 
 
 # ── which step a token belongs to ────────────────────────────────────────────────────────────────
@@ -172,7 +218,7 @@ def test_steps_to_end_by_hand(make_policy: MakePolicy, name: str) -> None:
     ids=["sentences", "emoji", "markdown"],
 )
 def test_characters_of_several_bytes(policy: Policy, segments: list[str]) -> None:
-    """Tokens are single bytes here, so prefixes end inside of characters."""
+    """Characters outside of ASCII are several tokens: prefixes end inside of them."""
     pieces = [policy.tokenizer(part, add_special_tokens=False)["input_ids"] for part in segments]
     ids = [index for piece in pieces for index in piece]
     text = policy.decode(ids)
@@ -189,7 +235,17 @@ def test_characters_of_several_bytes(policy: Policy, segments: list[str]) -> Non
 
 
 PARTS = st.sampled_from(
-    ["Step 1: ", "Step 2: ", "\nStep 2: ", "\nConclusion: ", " Conclusion: ", ". ", "\n", "ü€😀", "law "]
+    [
+        "Step 1: ",
+        "Step 2: ",
+        "\nStep 2: ",
+        "\nConclusion: ",
+        " Conclusion: ",
+        ". ",
+        "\n",
+        "ü€😀",
+        "law ",
+    ]
 )
 
 

@@ -53,6 +53,8 @@ class Step:
     """What stands between this marker and the next one, stripped."""
     start: int
     """Character offset of the marker in the completion, with the blank or emphasis before it."""
+    text_start: int
+    """Character offset of ``text``."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,8 @@ class Reasoning:
     """What follows the last "Conclusion:", stripped, perhaps ""; None without that marker."""
     conclusion_start: int | None
     """Character offset of the last "Conclusion:" marker."""
+    conclusion_text_start: int | None
+    """Character offset of ``conclusion``."""
     conclusions: int
     """How many "Conclusion:" markers there are; the last one counts."""
 
@@ -91,14 +95,17 @@ def parse_reasoning(text: str) -> Reasoning:
     steps: list[Step] = []
     conclusion: str | None = None
     conclusion_start: int | None = None
+    conclusion_text_start: int | None = None
     for mark, end in zip(marks, ends, strict=False):  # without marks there is one end too many
-        body = text[mark.end() : end].strip()
+        following = text[mark.end() : end]
+        body = following.strip()
+        body_start = mark.end() + len(following) - len(following.lstrip())
         if mark["conclusion"]:
-            conclusion, conclusion_start = body, mark.start()
+            conclusion, conclusion_start, conclusion_text_start = body, mark.start(), body_start
         else:
-            steps.append(Step(int(mark["number"]), body, mark.start()))
+            steps.append(Step(int(mark["number"]), body, mark.start(), body_start))
     conclusions = sum(1 for mark in marks if mark["conclusion"])
-    return Reasoning(tuple(steps), conclusion, conclusion_start, conclusions)
+    return Reasoning(tuple(steps), conclusion, conclusion_start, conclusion_text_start, conclusions)
 
 
 def extract_answer(text: str) -> str | None:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import math
-import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 from judicaita.errors import CheckpointError, ConfigError, DataError, JudicaitaError, ModelError
 from judicaita.legal.answers import parse_reasoning
@@ -24,8 +22,7 @@ from judicaita.reasoning_trace.trace import (
 )
 from judicaita.training import checkpoints
 from judicaita.training.batching import collate
-from judicaita.training.config import TrainingConfig
-from judicaita.training.policy import Policy, load_policy_for_inference
+from judicaita.training.policy import Policy
 from judicaita.training.rollouts.base import RolloutEngine, SamplingParams
 from judicaita.training.rollouts.native import NativeEngine
 from judicaita.training.settings import CHECKPOINT_VARIABLE, default_checkpoint
@@ -136,25 +133,17 @@ class ReasoningTraceGenerator:
     def _load(self) -> None:
         if self._loaded is not None:
             return
-        checkpoints.require_checkpoint(self.checkpoint)
-        card = checkpoints.read_card(self.checkpoint)
-        settings = card.get("config", {})
-
-        def setting(name: str) -> Any:
-            return settings.get(name, TrainingConfig.model_fields[name].default)
-
-        frame = {name: setting(name) for name in ("system_prompt", "chat_template")}
-        policy = load_policy_for_inference(self.checkpoint, self.device, **frame)
-        policy.version = card.get("policy_version", 0)
+        opened = checkpoints.open_checkpoint(self.checkpoint, self.device)
         self._loaded = _Loaded(
-            policy,
-            self._make_engine(policy),
-            _describe(self.checkpoint, policy, card),
-            setting("generation_max_length"),
+            opened.policy,
+            self._make_engine(opened.policy),
+            _describe(self.checkpoint, opened),
+            opened.setting("generation_max_length"),
         )
 
 
-def _describe(folder: Path, policy: Policy, card: dict[str, Any]) -> ModelInfo:
+def _describe(folder: Path, opened: checkpoints.OpenCheckpoint) -> ModelInfo:
+    policy, card = opened.policy, opened.card
     run = checkpoints.describe_run(policy, {})
     base = card.get("config", {}).get("base_model")
     if base is None and policy.is_adapter:
@@ -184,16 +173,14 @@ def _answer(loaded: _Loaded, query: str, context: str, sampling: SamplingParams)
     text = policy.decode(completion.token_ids)
     reasoning = parse_reasoning(text)
     truncated = completion.finish_reason == "length"
-    words = _Words(
-        policy, text, completion, _own_logprobs(policy, prompt_ids, completion, sampling)
-    )
+    words = _Words(policy, completion, _own_logprobs(policy, prompt_ids, completion, sampling))
     steps = tuple(
-        ReasoningStep(step.number, step.text, words.confidence(step.text, step.start))
+        ReasoningStep(step.number, step.text, words.confidence(step.text, step.text_start))
         for step in reasoning.steps
     )
     confidence = None
-    if reasoning.conclusion and reasoning.conclusion_start is not None:
-        confidence = words.confidence(reasoning.conclusion, reasoning.conclusion_start)
+    if reasoning.conclusion is not None and reasoning.conclusion_text_start is not None:
+        confidence = words.confidence(reasoning.conclusion, reasoning.conclusion_text_start)
     return ReasoningTrace(
         query=query,
         context=context,
@@ -250,20 +237,16 @@ class _Words:
     """A completion whose parts can be asked for their confidence."""
 
     policy: Policy
-    text: str
     completion: Completion
     logprobs: Sequence[float]
 
-    def confidence(self, body: str, marker: int) -> float | None:
-        """exp(mean log-probability) of the tokens of ``body``, whose marker is at ``marker``.
+    def confidence(self, body: str, start: int) -> float | None:
+        """exp(mean log-probability) of the tokens of ``body``, which begins at ``start``.
 
         The marker is left out: every trained model is sure of "Step 1:". None for an empty body.
         """
         if not body:
             return None
-        colon = re.compile("[:\uff1a]").search(self.text, marker)
-        assert colon is not None, "a marker ends in a colon"
-        start = self.text.index(body, colon.end())
         token_ids = self.completion.token_ids
         if self.completion.finish_reason == "stop":
             token_ids = token_ids[:-1]

@@ -123,7 +123,7 @@ class ReasoningTrace:
             self._origin(),
             f"**{NOTICE}**",
         ]
-        return "\n\n".join(parts) + "\n"
+        return "\n\n".join(parts)
 
     def __str__(self) -> str:
         return self.to_markdown()
@@ -187,7 +187,8 @@ def warnings_about(text: str, reasoning: Reasoning, *, truncated: bool) -> tuple
 
 # --- Markdown ------------------------------------------------------------------------------------
 
-_MARKUP = re.compile(r"([\\`*_\[\]<>&~|#])")
+# Markup in the middle of a line: escapes, code, emphasis, links, HTML, entities, strikeouts.
+_MARKUP = re.compile(r"([\\`*_\[<&~])")
 # GitHub's flavour links these wherever they stand, backslashes or not; in a code span nothing does.
 _LINKED = re.compile(r"(\S*(?:://|www\.|@)\S*)", re.IGNORECASE)
 # Would move a terminal's cursor, or turn the reading order round.
@@ -195,7 +196,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
 
 
 def _inline(text: str) -> str:
-    """One line of Markdown that shows a text and is nothing else. Not for the start of a line."""
+    """Markdown that shows a text and is nothing else; not for the start of a line or a table."""
     parts = _LINKED.split(_CONTROL.sub("\N{REPLACEMENT CHARACTER}", " ".join(text.split())))
     return "".join(
         _code(part) if index % 2 else _MARKUP.sub(r"\\\1", part) for index, part in enumerate(parts)

@@ -12,10 +12,47 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from judicaita.errors import ConfigError, DataError
 from judicaita.legal.answers import parse_reasoning
 from judicaita.training.algorithms.advantages import discount_per_step
+from judicaita.training.config import TrainingConfig
 from judicaita.training.policy import Policy
-from judicaita.types import Group
+from judicaita.types import Group, Sample
+
+Item = tuple[Sample, tuple[int, ...]]
+"""A sample and the token ids of its prompt."""
+
+
+def encode_prompts(
+    policy: Policy, samples: Sequence[Sample], name: str, config: TrainingConfig
+) -> list[Item]:
+    """Token ids of every prompt. Long ones are refused, or left out if so configured; never cut.
+
+    A prompt is long over ``model_max_length``, or when it and ``generation_max_length`` tokens
+    exceed the positions of the model. ``name`` says which data set it is, for `DataError`.
+    """
+    items = [(sample, policy.encode(sample.prompt)) for sample in samples]
+    limit, positions = config.model_max_length, policy.max_positions
+    if positions is not None:
+        limit = min(limit, positions - config.generation_max_length)
+    if limit < 1:
+        raise ConfigError(
+            f"generation_max_length={config.generation_max_length} leaves no room for a prompt in "
+            f"the model's {positions} positions. Lower it."
+        )
+    fitting = [item for item in items if len(item[1]) <= limit]
+    if len(fitting) == len(items):
+        return items
+    lengths = [len(ids) for _, ids in items]
+    if config.long_prompts == "error" or not fitting:
+        row = next(row for row, length in enumerate(lengths, start=1) if length > limit)
+        raise DataError(
+            f"{name} row {row}: its prompt is over the {limit} tokens that fit "
+            f"({len(items) - len(fitting)} of {len(items)} rows are, the longest has "
+            f"{max(lengths)}), and prompts are never cut. Raise model_max_length as far as the "
+            "model allows, or set long_prompts=drop to train on the others."
+        )
+    return fitting
 
 
 @dataclass(frozen=True)

@@ -19,18 +19,20 @@ import json
 import platform
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import yaml
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from judicaita.errors import CheckpointError, ConfigError
-from judicaita.training.config import RunConfig
-from judicaita.training.policy import Policy, merge_adapter
+from judicaita.training.config import RunConfig, TrainingConfig
+from judicaita.training.policy import Policy, load_policy_for_inference, merge_adapter
 from judicaita.types import Sample
 
 CARD = "judicaita.json"
@@ -38,6 +40,7 @@ CARD = "judicaita.json"
 HELD_OUT = "eval.jsonl"
 """In ``final/``: the samples that were held out."""
 _STATE, _TENSORS = "trainer_state.json", "trainer_state.safetensors"
+_RUN_NAMES = ("config.yaml", "events.jsonl", "rollouts", "checkpoints", "final", HELD_OUT)
 _PACKAGES = ("judicaita", "torch", "transformers", "peft", "tokenizers", "safetensors")
 
 
@@ -61,15 +64,24 @@ class RunFolder:
 
     def refuse_if_used(self) -> None:
         """`ConfigError` when the folder holds a run, which must not be mixed with another."""
-        if (self.root / "config.yaml").exists() or self.events.exists():
-            raise ConfigError(
-                f"checkpoint_dir={self.root}: it holds another run. Name a new folder, or go on "
-                "with that run by resume=auto."
-            )
+        if self.root.exists() and not self.root.is_dir():
+            raise ConfigError(f"checkpoint_dir={self.root}: it is a file. Name a new folder.")
+        for name in _RUN_NAMES:
+            if (self.root / name).exists():
+                raise ConfigError(
+                    f"checkpoint_dir={self.root}: it holds another run ({name}). Name a new "
+                    "folder, or, once it has saved a checkpoint, go on with it by resume=auto."
+                )
 
     def begin(self, config: RunConfig, manifest: Mapping[str, Any]) -> None:
         """Make the folder and write what the run is."""
-        self.root.mkdir(parents=True, exist_ok=True)
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                f"checkpoint_dir={self.root}: it cannot be made ({error.strerror}). Name a folder "
+                "that can be written to."
+            ) from error
         settings = config.model_dump(mode="json")
         (self.root / "config.yaml").write_text(
             yaml.safe_dump(settings, sort_keys=False, allow_unicode=True), encoding="utf-8"
@@ -149,8 +161,13 @@ def load_state(folder: Path) -> dict[str, Any]:
             f"{folder} holds no {_STATE}, so no run can go on from it. Name a checkpoints/step-N "
             "folder."
         )
-    plain = json.loads((folder / _STATE).read_text(encoding="utf-8"))
-    state: dict[str, Any] = _put_tensors_in(plain, load_file(folder / _TENSORS))
+    try:
+        plain = json.loads((folder / _STATE).read_text(encoding="utf-8"))
+        state: dict[str, Any] = _put_tensors_in(plain, load_file(folder / _TENSORS))
+    except (ValueError, KeyError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{folder}: its state is damaged ({error}). Remove it to go on from an earlier one."
+        ) from error
     return state
 
 
@@ -159,7 +176,10 @@ def read_card(folder: Path) -> dict[str, Any]:
     path = folder / CARD
     if not path.is_file():
         return {}
-    card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{path} is no valid JSON ({error}). Restore it.") from error
     return card
 
 
@@ -174,6 +194,37 @@ def require_checkpoint(folder: Path) -> None:
             f"{folder} holds neither config.json nor adapter_config.json, so it is no checkpoint. "
             "Name a run's final/ or checkpoints/step-N."
         )
+
+
+@dataclass(frozen=True)
+class OpenCheckpoint:
+    """A checkpoint that is ready to answer, with what it records of its run."""
+
+    policy: Policy
+    card: Mapping[str, Any]
+
+    def setting(self, name: str) -> Any:
+        """A setting of the run, or the default of `TrainingConfig` where none is recorded."""
+        recorded = self.card.get("config", {})
+        return recorded.get(name, TrainingConfig.model_fields[name].default)
+
+
+def open_checkpoint(folder: Path, device: str) -> OpenCheckpoint:
+    """Load a model or adapter folder with the system prompt and template of its run.
+
+    A folder of other origin gets the default system prompt if it is a chat model, and none if it
+    is not. Raises `CheckpointError` for a folder that is no checkpoint, `ModelError` for one that
+    cannot be loaded.
+    """
+    require_checkpoint(folder)
+    card = read_card(folder)
+    opened = OpenCheckpoint(load_policy_for_inference(folder, device), card)
+    policy = opened.policy
+    if card or policy.tokenizer.chat_template:
+        policy.system_prompt = opened.setting("system_prompt")
+        policy.chat_template = opened.setting("chat_template")
+    policy.version = card.get("policy_version", 0)
+    return opened
 
 
 def export_checkpoint(folder: Path, output: Path, *, merge: bool) -> None:

@@ -65,10 +65,15 @@ def load_dataset_source(
             "Load it whole and divide it with split_samples."
         )
     samples = _load_path(Path(source), tasks)
-    if max_samples is not None and max_samples < len(samples):
-        chosen = random.Random(seed).sample(range(len(samples)), max_samples)
-        samples = [samples[index] for index in sorted(chosen)]
-    return samples
+    return samples if max_samples is None else subsample(samples, max_samples, seed)
+
+
+def subsample(samples: Sequence[Sample], count: int, seed: int) -> list[Sample]:
+    """``count`` of the samples at most, drawn with ``seed``, in the order they came in."""
+    if count >= len(samples):
+        return list(samples)
+    chosen = random.Random(seed).sample(range(len(samples)), count)
+    return [samples[index] for index in sorted(chosen)]
 
 
 @dataclass(frozen=True)

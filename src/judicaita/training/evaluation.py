@@ -227,7 +227,7 @@ def evaluate_checkpoint(
         path: A folder that holds a model or an adapter, such as a run's ``final/``.
         eval_dataset: Rows, Samples, or a JSONL or Parquet file; None is the held-out split that
             ``final/`` records.
-        max_samples: Only the first so many.
+        max_samples: At most so many, drawn with a fixed seed: data sets come sorted by task.
         output_file: Where the report goes as JSON.
         device: One of the configuration's.
         reward: For the reward figures; None is the composite of the run's configuration. A reward
@@ -239,9 +239,8 @@ def evaluate_checkpoint(
     The system prompt, chat template and longest answer are those of the checkpoint's run, or the
     defaults for a folder that records none.
     """
-    from judicaita.training.checkpoints import read_card, require_checkpoint
-    from judicaita.training.config import TrainingConfig
-    from judicaita.training.policy import load_policy_for_inference
+    from judicaita.training.checkpoints import open_checkpoint, require_checkpoint
+    from judicaita.training.data_curation import subsample
     from judicaita.training.rollouts.base import SamplingParams
     from judicaita.training.rollouts.native import NativeEngine
 
@@ -251,18 +250,15 @@ def evaluate_checkpoint(
             f"max_samples={max_samples} leaves nothing to evaluate on; use 1 or more."
         )
     require_checkpoint(folder)
-    samples = _samples_for(folder, eval_dataset)[:max_samples]
-    settings = read_card(folder).get("config", {})
-    harness = EvaluationHarness(
-        composite_from_config(settings) if reward is None else reward, text_overlap=text_overlap
-    )
-
-    def setting(name: str) -> Any:
-        return settings.get(name, TrainingConfig.model_fields[name].default)
-
-    frame = {name: setting(name) for name in ("system_prompt", "chat_template")}
-    policy = load_policy_for_inference(folder, device, **frame)
-    sampling = SamplingParams(setting("generation_max_length"), temperature=0.0)
+    samples = _samples_for(folder, eval_dataset)
+    if max_samples is not None:
+        samples = subsample(samples, max_samples, seed=0)
+    opened = open_checkpoint(folder, device)
+    policy = opened.policy
+    if reward is None:
+        reward = composite_from_config(opened.card.get("config", {}))
+    harness = EvaluationHarness(reward, text_overlap=text_overlap)
+    sampling = SamplingParams(opened.setting("generation_max_length"), temperature=0.0)
     report = harness.evaluate(
         policy, NativeEngine(policy), samples, sampling, batch_size=batch_size, progress=progress
     )

@@ -16,17 +16,19 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
-from judicaita.errors import ConfigError, DataError, RewardError
+from judicaita.errors import CheckpointError, RewardError
 from judicaita.training import checkpoints
 from judicaita.training.algorithms.advantages import group_advantages, has_signal
-from judicaita.training.algorithms.kl import k3
-from judicaita.training.algorithms.reduction import token_mean
-from judicaita.training.batching import Batch, make_batch
+from judicaita.training.batching import Batch, Item, encode_prompts, make_batch
 from judicaita.training.config import TrainingConfig
 from judicaita.training.console import TrainingConsole
-from judicaita.training.data_curation import split_samples, to_samples, write_samples
+from judicaita.training.data_curation import (
+    split_samples,
+    subsample,
+    to_samples,
+    write_samples,
+)
 from judicaita.training.embedded import resolve_base_model
 from judicaita.training.evaluation import EvaluationHarness
 from judicaita.training.metrics import (
@@ -50,6 +52,7 @@ from judicaita.training.rollouts.base import RolloutEngine, SamplingParams
 from judicaita.training.rollouts.native import NativeEngine
 from judicaita.training.sampler import ShuffleSampler
 from judicaita.training.trackers import Tracker, make_trackers
+from judicaita.training.update import PolicyUpdate
 from judicaita.types import Group, Sample
 
 if TYPE_CHECKING:
@@ -57,9 +60,6 @@ if TYPE_CHECKING:
 
 NO_SIGNAL = "no signal"
 ABSTAINED = "reward abstained"
-
-Item = tuple[Sample, tuple[int, ...]]
-"""A sample and the token ids of its prompt."""
 
 
 @dataclass
@@ -112,9 +112,10 @@ class GRPOTrainer:
         self.policy: Policy
         self.engine: RolloutEngine
         self.updater: Updater
+        self.update: PolicyUpdate
         self.sampler: ShuffleSampler[Item]
         self.eval_items: list[Item]
-        self.console: TrainingConsole
+        self.console = TrainingConsole(0, enabled=show_progress)
 
     def _choose_reward(self, given: Any) -> Reward:
         if given is not None:
@@ -151,17 +152,33 @@ class GRPOTrainer:
         self.updater = Updater(
             self.policy, self.config, self.total_steps * self.config.num_iterations
         )
+        self.update = PolicyUpdate(self.policy, self.updater, self.config)
         if resume_from is None:
             manifest = checkpoints.describe_run(
                 self.policy, self.origins, train=self.train_samples, eval=self.eval_samples
             )
             self.folder.begin(self.config, manifest)
+        elif resume_from == self.folder.final:
+            self._take_up_finished()
         else:
             self.load_checkpoint(resume_from)
+
+    def _take_up_finished(self) -> None:
+        """Load what a finished run ended with; there is nothing left to train."""
+        step = checkpoints.read_card(self.folder.final)["step"]
+        if step != self.total_steps:
+            raise CheckpointError(
+                f"{self.folder.root}: its run ended at step {step} and is not prolonged to "
+                f"{self.total_steps}. Start a new one from its final/, in a folder of its own."
+            )
+        self.policy.load_weights(self.folder.final)
+        self.steps_done = step
 
     def _resume_from(self) -> Path | None:
         """The checkpoint to go on from; refuses a used folder before anything is loaded."""
         if self.config.resume == "auto":
+            if checkpoints.read_card(self.folder.final):
+                return self.folder.final
             newest = self.folder.newest()
             if newest is None:
                 self.folder.refuse_if_used()
@@ -172,42 +189,22 @@ class GRPOTrainer:
         return None
 
     def _encode(self, samples: Sequence[Sample], name: str) -> list[Item]:
-        """Token ids of every prompt; long ones are refused or dropped with a count, never cut."""
-        items = [(sample, self.policy.encode(sample.prompt)) for sample in samples]
-        limit = self.config.model_max_length
-        room = self.policy.max_positions
-        if room is not None:
-            limit = min(limit, room - self.config.generation_max_length)
-        if limit < 1:
-            raise ConfigError(
-                f"generation_max_length={self.config.generation_max_length} leaves no room for a "
-                f"prompt in the model's {room} positions. Lower it."
+        """Tokenize the prompts of a data set and tell how many did not fit."""
+        items = encode_prompts(self.policy, samples, name, self.config)
+        if len(items) < len(samples):
+            self.console.message(
+                f"{len(samples) - len(items)} of {len(samples)} {name} prompts do not fit and were "
+                "left out."
             )
-        long = [row for row, (_, ids) in enumerate(items, start=1) if len(ids) > limit]
-        if not long:
-            return items
-        longest = max(len(ids) for _, ids in items)
-        if self.config.long_prompts == "error":
-            raise DataError(
-                f"{name} row {long[0]}: its prompt is over the {limit} tokens that fit ("
-                f"{len(long)} such rows, the longest has {longest}), and prompts are never cut. "
-                "Raise model_max_length if the model allows it, or set long_prompts=drop."
-            )
-        kept = [item for item in items if len(item[1]) <= limit]
-        if not kept:
-            raise DataError(
-                f"all {len(items)} {name} prompts are over the {limit} tokens that fit; nothing is "
-                "left. Raise model_max_length, or use shorter prompts."
-            )
-        TrainingConsole(0, enabled=self.show_progress).message(
-            f"{len(long)} of {len(items)} {name} prompts are over {limit} tokens: left out."
-        )
-        return kept
+        return items
 
     # ── the run ──────────────────────────────────────────────────────────────────────────────────
 
     def train(self) -> dict[str, float]:
         """Run to the end. Returns the figures of the last evaluation and of the last step."""
+        if self.steps_done == self.total_steps:
+            self.console.message(f"{self.folder.root}: the run is finished, nothing is left to do.")
+            return {"steps": float(self.steps_done)}
         config = self.config
         record = StepRecord(self.steps_done)
         with ExitStack() as stack:
@@ -259,7 +256,8 @@ class GRPOTrainer:
         with record.timed("batch"):
             batches, token_count = self._batch(groups)
         with record.timed("update"):
-            record.metrics |= self._update(batches, token_count)
+            record.metrics |= self.update(batches, token_count)
+            self.engine.sync()
         self._record(groups, record)
         self.steps_done = record.step
         return record
@@ -351,64 +349,6 @@ class GRPOTrainer:
         )
         return batches, token_count
 
-    def _update(self, batches: Sequence[Batch], token_count: int) -> dict[str, float]:
-        """Move the weights; returns losses (nats per token), norms and shares."""
-        if not batches:
-            for _ in range(self.config.num_iterations):
-                self.updater.skip()
-            return {"updates": 0.0}
-        self.policy.model.train()
-        old: list[Tensor] = []
-        applied = 0
-        for _ in range(self.config.num_iterations):
-            sums = _Sums()
-            for index, batch in enumerate(batches):
-                loss, old_logprobs_B_T = self._loss(
-                    batch, old[index] if index < len(old) else None, token_count, sums
-                )
-                if len(old) <= index:
-                    old.append(old_logprobs_B_T)
-                self.updater.backward(loss)
-            info = self.updater.step()
-            applied += info.applied
-        self.engine.sync()
-        return {
-            **sums.metrics(token_count),
-            "grad_norm": info.grad_norm,
-            "grad_norm_clipped": info.grad_norm_clipped,
-            "learning_rate": info.learning_rate,
-            "updates": float(applied),
-        }
-
-    def _loss(
-        self, batch: Batch, old_logprobs_B_T: Tensor | None, token_count: int, sums: _Sums
-    ) -> tuple[Tensor, Tensor]:
-        """A micro-batch's share of the loss, and the log-probabilities the ratio refers to.
-
-        On the first pass the policy is the one that sampled, so the ratio is 1 by definition and
-        no second forward pass is needed.
-        """
-        config, mask = self.config, batch.mask_B_T
-        logprobs_B_T, entropy_B_T = self.policy.logprobs(batch, config.temperature)
-        if old_logprobs_B_T is None:
-            old_logprobs_B_T = logprobs_B_T.detach()
-        output = config.loss(logprobs_B_T, old_logprobs_B_T, batch.advantages_B_T)
-        policy_loss = loss = token_mean(output.per_token_B_T, mask, token_count)
-        if config.beta > 0:
-            with self.policy.reference():
-                reference_B_T, _ = self.policy.logprobs(batch, config.temperature)
-            kl = token_mean(k3(logprobs_B_T, reference_B_T), mask, token_count)
-            loss = policy_loss + config.beta * kl
-            sums.kl += float(kl.detach())
-        sums.policy_loss += float(policy_loss.detach())
-        sums.loss += float(loss.detach())
-        sums.tokens += int(mask.sum())
-        sums.clipped += int((output.clipped_B_T & mask).sum())
-        sums.entropy += float(entropy_B_T[mask].sum())
-        mismatch_B_T = (old_logprobs_B_T - batch.rollout_logprobs_B_T).abs()
-        sums.mismatch += float(mismatch_B_T[mask].sum())
-        return loss, old_logprobs_B_T
-
     # ── records ──────────────────────────────────────────────────────────────────────────────────
 
     def _record(self, groups: Sequence[Group], record: StepRecord) -> None:
@@ -435,13 +375,17 @@ class GRPOTrainer:
 
     def evaluate(self) -> dict[str, float]:
         """Greedy answers to the held-out samples (at most ``eval_samples``), graded."""
-        items = self.eval_items[: self.config.eval_samples]
-        report = self.harness.evaluate(
-            self.policy,
-            self.engine,
-            [sample for sample, _ in items],
-            SamplingParams(self.config.generation_max_length, temperature=0.0),
-        )
+        samples = [sample for sample, _ in self.eval_items]
+        if self.config.eval_samples is not None:
+            samples = subsample(samples, self.config.eval_samples, self.config.seed)
+        with self.console.progress("evaluating", len(samples)) as bar:
+            report = self.harness.evaluate(
+                self.policy,
+                self.engine,
+                samples,
+                SamplingParams(self.config.generation_max_length, temperature=0.0),
+                progress=lambda done, _: bar.update(done),
+            )
         return dict(report.metrics)
 
     def _evaluate_and_record(self) -> dict[str, float]:
@@ -498,30 +442,3 @@ class GRPOTrainer:
         checkpoints.save_checkpoint(
             self.folder.final, self.policy, self.config, step=self.steps_done, held_out=held_out
         )
-
-
-@dataclass
-class _Sums:
-    """Sums over the micro-batches of one optimizer step."""
-
-    policy_loss: float = 0.0
-    kl: float = 0.0
-    loss: float = 0.0
-    entropy: float = 0.0
-    mismatch: float = 0.0
-    clipped: int = 0
-    tokens: int = 0
-
-    def metrics(self, token_count: int) -> dict[str, float]:
-        """The first three are means over all ``token_count`` tokens, as the loss is; the others are
-        means over the tokens that entered it."""
-        return {
-            "policy_loss": self.policy_loss,
-            "kl": self.kl,
-            "loss": self.loss,
-            "loss_tokens": float(self.tokens),
-            "loss_token_share": self.tokens / token_count,
-            "entropy": self.entropy / self.tokens,
-            "clip_fraction": self.clipped / self.tokens,
-            "rollout_mismatch": self.mismatch / self.tokens,
-        }

@@ -185,20 +185,35 @@ class Policy:
 
     def save(self, folder: Path) -> None:
         """Write model or adapter (safetensors) and tokenizer, as plain transformers and peft do."""
-        with _no_bars():
+        with _quiet():
             self.model.save_pretrained(folder)
             self.tokenizer.save_pretrained(folder)
 
     def load_weights(self, folder: Path) -> None:
         """Take over the weights that `save` wrote of the same model, bit for bit."""
-        if self.is_adapter:
-            from peft import load_peft_weights, set_peft_model_state_dict
+        try:
+            if self.is_adapter:
+                self._load_adapter(folder)
+                return
+            with _quiet():
+                saved = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+            self.model.load_state_dict(saved.state_dict())
+        except Exception as error:
+            raise ModelError(
+                f"{folder}: its weights do not fit this model ({_first_line(error)}). Give the "
+                "settings of the run that wrote it."
+            ) from error
 
-            set_peft_model_state_dict(self.model, load_peft_weights(str(folder)))
-            return
-        with _no_bars():
-            saved = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-        self.model.load_state_dict(saved.state_dict())
+    def _load_adapter(self, folder: Path) -> None:
+        from peft import load_peft_weights, set_peft_model_state_dict
+
+        weights = load_peft_weights(str(folder))
+        result: Any = set_peft_model_state_dict(self.model, weights)
+        # peft is content with a part: a folder with fewer layers would leave the others at 0.
+        if result.unexpected_keys or len(weights) != len(self.trainable()):
+            raise ValueError(
+                f"it holds {len(weights)} matrices and the adapter has {len(self.trainable())}"
+            )
 
 
 def load_policy(config: RunConfig, base_model: str | None = None) -> Policy:
@@ -220,9 +235,7 @@ def load_policy(config: RunConfig, base_model: str | None = None) -> Policy:
     return Policy(model, tokenizer, placement, config.system_prompt, config.chat_template)
 
 
-def load_policy_for_inference(
-    path: Path | str, device: str = "auto", *, system_prompt: str = "", chat_template: str = "auto"
-) -> Policy:
+def load_policy_for_inference(path: Path | str, device: str = "auto") -> Policy:
     """Load a model folder or Hub name, or an adapter folder on the base model it names."""
     placement = place(device, "auto")
     path = str(path)
@@ -233,14 +246,14 @@ def load_policy_for_inference(
         model, tokenizer = _load(path, None, placement.compute)
     _to_device(model, placement)
     model.eval()
-    return Policy(model, tokenizer, placement, system_prompt, chat_template)
+    return Policy(model, tokenizer, placement)
 
 
 def merge_adapter(path: Path, output: Path) -> None:
     """Write an adapter folder and its base as one model folder, merged in float32."""
     base, tokenizer = _load(_base_of(str(path)), None, torch.float32, tokenizer_from=str(path))
     merged = _attach(base, str(path), trainable=False).merge_and_unload()  # type: ignore[operator]
-    with _no_bars():
+    with _quiet():
         merged.save_pretrained(output)
         tokenizer.save_pretrained(output)
 
@@ -248,35 +261,79 @@ def merge_adapter(path: Path, output: Path) -> None:
 def _base_of(path: str) -> str:
     from peft import PeftConfig
 
-    return str(PeftConfig.from_pretrained(path).base_model_name_or_path)
+    try:
+        return str(PeftConfig.from_pretrained(path).base_model_name_or_path)
+    except Exception as error:
+        raise ModelError(
+            f"{path}: its adapter_config.json cannot be read ({_first_line(error)}). Restore it."
+        ) from error
 
 
 def _load(
     name: str, revision: str | None, dtype: torch.dtype, tokenizer_from: str | None = None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
+    is_folder = Path(name).is_dir()
+    if is_folder and not (Path(name) / "config.json").is_file():
         raise ModelError(
             f"{name} is a folder without config.json, so no model. Name a model folder."
         )
-    # A download from the Hub keeps its bars; reading a folder takes a moment.
-    bars = _no_bars() if Path(name).is_dir() else contextlib.nullcontext()
+    where: dict[str, Any] = {
+        "revision": revision,
+        "local_files_only": is_folder or not _hub_answers(name),
+    }
     try:
-        with bars:
-            tokenizer = AutoTokenizer.from_pretrained(tokenizer_from or name, revision=revision)
-            model = AutoModelForCausalLM.from_pretrained(name, revision=revision, dtype=dtype)
-    except (OSError, ValueError, KeyError) as error:
+        # A download from the Hub keeps its bars; reading a folder takes a moment.
+        with _quiet(bars=not is_folder):
+            tokenizer = AutoTokenizer.from_pretrained(tokenizer_from or name, **where)
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                name, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **where
+            )
+    except Exception as error:
         raise ModelError(_why_not_loaded(name, error)) from error
+    model, info = loaded
+    unfit = sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])})
+    if unfit:
+        # transformers fills them with random numbers and goes on.
+        raise ModelError(
+            f"{name}: {len(unfit)} weights of its architecture are missing or of another shape, "
+            f"{unfit[0]} first, so its files do not belong together. Fetch the model anew."
+        )
+    ids = tokenizer("Conclusion: Yes")["input_ids"]
+    if not str(tokenizer.decode(ids, skip_special_tokens=True)).strip():
+        # transformers makes an empty tokenizer of a folder that has none.
+        raise ModelError(
+            f"{tokenizer_from or name}: its tokenizer knows no words, as when tokenizer.json is "
+            "missing. Copy the tokenizer's files there."
+        )
     return model, tokenizer
 
 
+def _hub_answers(name: str) -> bool:
+    """Ask the Hub once: without a network transformers tries each file six times, for a minute."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        HfApi().model_info(name, timeout=10)
+    except (HfHubHTTPError, HFValidationError):
+        return True  # what is wrong with the name, loading says
+    except Exception:  # noqa: BLE001 - the errors of whatever HTTP library the Hub's client uses
+        return False
+    return True
+
+
 @contextlib.contextmanager
-def _no_bars() -> Iterator[None]:
-    """Silence transformers' own progress bars within; ours are shown instead."""
+def _quiet(*, bars: bool = False) -> Iterator[None]:
+    """Within it transformers reports by exceptions alone; ``bars`` leaves its progress bars on."""
     shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    if not bars:
+        transformers_logging.disable_progress_bar()
     try:
         yield
     finally:
+        transformers_logging.set_verbosity(verbosity)
         if shown:
             transformers_logging.enable_progress_bar()
 
@@ -309,8 +366,13 @@ def _why_not_loaded(name: str, error: BaseException) -> str:
             f"{name}: no such model folder, nor a model of that name on the Hub. Check the "
             "spelling; `tiny` needs no download."
         )
-    first_line = next(iter(str(error).splitlines()), "") or type(error).__name__
-    return f"{name} cannot be loaded as a causal language model: {first_line}"
+    return f"{name} cannot be loaded as a causal language model: {_first_line(error)}"
+
+
+def _first_line(error: BaseException) -> str:
+    """What an error of a library says, as far as it fits into a sentence of ours."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0].rstrip(".:") if lines else type(error).__name__
 
 
 def _with_adapter(model: PreTrainedModel, config: RunConfig) -> PreTrainedModel:
@@ -333,7 +395,7 @@ def _with_adapter(model: PreTrainedModel, config: RunConfig) -> PreTrainedModel:
     except ValueError as error:
         modules = ", ".join(config.lora_target_modules)
         raise ModelError(
-            f"lora_target_modules={modules}: no such layers here ({str(error).splitlines()[0]})."
+            f"lora_target_modules={modules}: no such layers here ({_first_line(error)})."
         ) from error
     return adapted  # type: ignore[no-any-return]
 
@@ -348,9 +410,9 @@ def _attach(model: PreTrainedModel, adapter: str, *, trainable: bool) -> PreTrai
         )
     try:
         adapted: Any = PeftModel.from_pretrained(model, adapter, is_trainable=trainable)
-    except (OSError, ValueError, RuntimeError) as error:
+    except Exception as error:
         raise ModelError(
-            f"{adapter} does not fit its base model: {str(error).splitlines()[0]}"
+            f"{adapter} cannot be loaded on its base model: {_first_line(error)}"
         ) from error
     return adapted  # type: ignore[no-any-return]
 

@@ -130,6 +130,10 @@ def _nest(flat: Mapping[str, Any]) -> dict[str, Any]:
         level = nested
         for name in parents:
             level = level.setdefault(name, {})
+            if not isinstance(level, dict):
+                raise ConfigError(
+                    f"{name}={level!r} and {path} are both given: keep {path}, which names a part."
+                )
         level[leaf] = value
     return nested
 
@@ -156,7 +160,11 @@ def _read_dotenv(path: Path) -> dict[str, str]:
 
     if not path.is_file():
         return {}
-    return {name: value for name, value in dotenv_values(path).items() if value is not None}
+    try:
+        values = dotenv_values(path)
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is no UTF-8 text: {error}. Mend it there.") from None
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _read_file(path: Path) -> dict[str, Any]:
@@ -166,7 +174,7 @@ def _read_file(path: Path) -> dict[str, Any]:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}). Check --config.") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"{path} is no valid YAML: {reason}. Mend it there.") from None
     if not isinstance(content, dict):

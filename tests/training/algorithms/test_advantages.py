@@ -1,5 +1,6 @@
 """Group-relative advantages: numbers worked out by hand, in float64, and what must not matter."""
 
+import itertools
 import math
 
 import pytest
@@ -95,7 +96,7 @@ def test_advantages_are_centred_and_keep_the_order_of_rewards(rewards: list[floa
     result = advantages(rewards)[0]
     assert sum(result) == pytest.approx(0, abs=1e-9)
     ranked = sorted(zip(rewards, result, strict=True))
-    assert all(a <= b + 1e-12 for (_, a), (_, b) in zip(ranked, ranked[1:], strict=False))
+    assert all(a <= b + 1e-12 for (_, a), (_, b) in itertools.pairwise(ranked))
 
 
 def test_discount_counts_reasoning_steps() -> None:

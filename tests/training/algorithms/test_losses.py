@@ -85,7 +85,11 @@ def test_defaults_are_those_of_ppo() -> None:
 
 
 @pytest.mark.parametrize(
-    "knobs", [{"clip_low": 0}, {"clip_low": 1.0}, {"clip_high": 0}, {"delta": 3}, {"type": "dapo"}]
+    "knobs",
+    [
+        *({"clip_low": 0}, {"clip_low": 1.0}, {"clip_high": 0}, {"clip_high": math.inf}),
+        *({"delta": 3}, {"type": "dapo"}),
+    ],
 )
 def test_bad_knobs_are_refused(knobs: dict[str, float]) -> None:
     with pytest.raises(ValidationError):

@@ -23,9 +23,7 @@ def test_by_hand() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(
-    rows=st.lists(
-        st.lists(st.integers(-100, 100), min_size=1, max_size=6), min_size=1, max_size=8
-    ),
+    rows=st.lists(st.lists(st.integers(-100, 100), min_size=1, max_size=6), min_size=1, max_size=8),
     size=st.integers(1, 8),
 )
 def test_one_by_eight_is_eight_by_one(rows: list[list[int]], size: int) -> None:

@@ -31,7 +31,9 @@ class ClippedLoss(BaseModel):
     (``num_iterations`` above 1).
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
     type: Literal["clipped"] = "clipped"
     """Which loss."""

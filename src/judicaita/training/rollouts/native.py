@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from judicaita.errors import RolloutError
 from judicaita.training.policy import Policy
 from judicaita.training.rollouts.base import SamplingParams
 from judicaita.types import Completion
@@ -30,9 +31,19 @@ class NativeEngine:
         """``n`` completions of each prompt; equal seeds, weights and prompts give equal tokens."""
         if not prompts:
             return []
+        self._refuse_too_long(max(map(len, prompts)), sampling.max_tokens)
         with self.policy.inference():
             rows = _Decoding(self.policy, prompts, n, sampling).run()
         return [tuple(rows[i * n : (i + 1) * n]) for i in range(len(prompts))]
+
+    def _refuse_too_long(self, prompt: int, completion: int) -> None:
+        positions = self.policy.max_positions
+        if positions is not None and prompt + completion > positions:
+            raise RolloutError(
+                f"a prompt of {prompt} tokens and {completion} to generate exceed the model's "
+                f"{positions} positions, and prompts are never cut. Shorten the prompt, or lower "
+                "generation_max_length."
+            )
 
     def sync(self) -> None:
         """The weights are the policy's own."""

@@ -1,0 +1,110 @@
+"""From batches to moved weights: losses, their gradients, one optimizer step or several."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from judicaita.training.algorithms.kl import k3
+from judicaita.training.algorithms.reduction import token_mean
+from judicaita.training.batching import Batch
+from judicaita.training.config import TrainingConfig
+from judicaita.training.optimization import Updater
+from judicaita.training.policy import Policy
+
+
+class PolicyUpdate:
+    """The update of GRPO: clipped loss per token, mean over all tokens of the step, optional KL."""
+
+    def __init__(self, policy: Policy, updater: Updater, config: TrainingConfig) -> None:
+        self.policy, self.updater, self.config = policy, updater, config
+
+    def __call__(self, batches: Sequence[Batch], token_count: int) -> dict[str, float]:
+        """Move the weights ``num_iterations`` times; returns losses (nats per token) and norms.
+
+        ``token_count`` is that of the whole step, the groups that were left out included. Without
+        any batch the weights stay, momentum included, and only the schedule goes on.
+        """
+        if not batches:
+            for _ in range(self.config.num_iterations):
+                self.updater.skip()
+            return {"updates": 0.0}
+        self.policy.model.train()
+        old: list[Tensor] = []
+        applied = 0
+        for _ in range(self.config.num_iterations):
+            sums = _Sums()
+            for index, batch in enumerate(batches):
+                loss, old_logprobs_B_T = self._loss(
+                    batch, old[index] if index < len(old) else None, token_count, sums
+                )
+                if len(old) <= index:
+                    old.append(old_logprobs_B_T)
+                self.updater.backward(loss)
+            info = self.updater.step()
+            applied += info.applied
+        return {
+            **sums.metrics(token_count),
+            "grad_norm": info.grad_norm,
+            "grad_norm_clipped": info.grad_norm_clipped,
+            "learning_rate": info.learning_rate,
+            "updates": float(applied),
+        }
+
+    def _loss(
+        self, batch: Batch, old_logprobs_B_T: Tensor | None, token_count: int, sums: _Sums
+    ) -> tuple[Tensor, Tensor]:
+        """A micro-batch's share of the loss, and the log-probabilities the ratio refers to.
+
+        On the first pass the policy is the one that sampled, so the ratio is 1 by definition and
+        no second forward pass is needed.
+        """
+        config, mask = self.config, batch.mask_B_T
+        logprobs_B_T, entropy_B_T = self.policy.logprobs(batch, config.temperature)
+        if old_logprobs_B_T is None:
+            old_logprobs_B_T = logprobs_B_T.detach()
+        output = config.loss(logprobs_B_T, old_logprobs_B_T, batch.advantages_B_T)
+        policy_loss = loss = token_mean(output.per_token_B_T, mask, token_count)
+        if config.beta > 0:
+            with self.policy.reference():
+                reference_B_T, _ = self.policy.logprobs(batch, config.temperature)
+            kl = token_mean(k3(logprobs_B_T, reference_B_T), mask, token_count)
+            loss = policy_loss + config.beta * kl
+            sums.kl += float(kl.detach())
+        sums.policy_loss += float(policy_loss.detach())
+        sums.loss += float(loss.detach())
+        sums.tokens += int(mask.sum())
+        sums.clipped += int((output.clipped_B_T & mask).sum())
+        sums.entropy += float(entropy_B_T[mask].sum())
+        mismatch_B_T = (old_logprobs_B_T - batch.rollout_logprobs_B_T).abs()
+        sums.mismatch += float(mismatch_B_T[mask].sum())
+        return loss, old_logprobs_B_T
+
+
+@dataclass
+class _Sums:
+    """Sums over the micro-batches of one optimizer step."""
+
+    policy_loss: float = 0.0
+    kl: float = 0.0
+    loss: float = 0.0
+    entropy: float = 0.0
+    mismatch: float = 0.0
+    clipped: int = 0
+    tokens: int = 0
+
+    def metrics(self, token_count: int) -> dict[str, float]:
+        """The first three are means over all ``token_count`` tokens, as the loss is; the others are
+        means over the tokens that entered it."""
+        return {
+            "policy_loss": self.policy_loss,
+            "kl": self.kl,
+            "loss": self.loss,
+            "loss_tokens": float(self.tokens),
+            "loss_token_share": self.tokens / token_count,
+            "entropy": self.entropy / self.tokens,
+            "clip_fraction": self.clipped / self.tokens,
+            "rollout_mismatch": self.mismatch / self.tokens,
+        }
