@@ -183,3 +183,22 @@ def upcasts() -> Callable[[str], AbstractContextManager[Any]]:
             return func(*args, **kwargs)
 
     return Upcasts
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the embedded model after two steps of its supervised stage: built in a second,
+    and it knows nothing."""
+    from judicaita.training.embedded import Recipe, tiny_folder
+
+    cache = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("platformdirs.user_cache_path", lambda _: cache)
+        return tiny_folder(Recipe(steps=2))
+
+
+@pytest.fixture
+def quick_tiny(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Let ``base_model="tiny"`` mean `tiny_model`, whose folder this is."""
+    monkeypatch.setattr("judicaita.training.embedded.tiny_folder", lambda: tiny_model)
+    return tiny_model

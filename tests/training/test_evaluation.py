@@ -252,8 +252,8 @@ class TestCheckpoint:
         assert all(1 <= record.tokens <= 3 for record in report.records)
         written = json.loads((tmp_path / "out.json").read_text())
         assert written == json.loads(json.dumps(report.to_dict()))
-        again = evaluate_checkpoint(tmp_path, samples, max_samples=1, device="cpu")
-        assert again.records == report.records[:1]
+        [drawn] = evaluate_checkpoint(tmp_path, samples, max_samples=1, device="cpu").records
+        assert drawn in report.records
 
 
 def save_tiny_model(folder):

@@ -286,7 +286,12 @@ def _load(
         with _quiet(bars=not is_folder):
             tokenizer = AutoTokenizer.from_pretrained(tokenizer_from or name, **where)
             loaded: Any = AutoModelForCausalLM.from_pretrained(
-                name, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **where
+                # An adapter records where its base is: to be found from any working directory.
+                Path(name).absolute() if is_folder else name,
+                dtype=dtype,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+                **where,
             )
     except Exception as error:
         raise ModelError(_why_not_loaded(name, error)) from error
