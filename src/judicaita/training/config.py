@@ -239,6 +239,11 @@ class TrainingConfig(RunConfig):
     """Weight of the right answer."""
     verbosity_weight: float = Field(0.2, ge=0)
     """Weight of the length."""
+    outcome_match: Literal["auto", "exact", "overlap"] = "auto"
+    """How a conclusion is compared with the reference: as a label, by its tokens (F1), or by
+    whichever suits the reference's length."""
+    outcome_threshold: float = Field(0.5, gt=0, le=1)
+    """Token F1 below which a free-text conclusion earns nothing."""
     min_steps: int = Field(2, ge=1)
     """Reasoning steps that a well-formed answer has at least."""
     verbosity_target: int = Field(256, ge=1)

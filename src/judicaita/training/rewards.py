@@ -293,8 +293,8 @@ class CompositeReward:
 def composite_from_config(config: TrainingConfig | Mapping[str, Any]) -> CompositeReward:
     """The composite that a configuration describes; what a mapping leaves out has its default.
 
-    Reads format_weight, outcome_weight, verbosity_weight, min_steps, verbosity_target (tokens) and
-    verbosity_tolerance.
+    Reads format_weight, outcome_weight, verbosity_weight, min_steps, outcome_match,
+    outcome_threshold, verbosity_target (tokens) and verbosity_tolerance.
     """
     settings = config if isinstance(config, Mapping) else config.model_dump()
 
@@ -302,10 +302,12 @@ def composite_from_config(config: TrainingConfig | Mapping[str, Any]) -> Composi
         return {own: settings[key] for own, key in names.items() if key in settings}
 
     weights = ("format_weight", "outcome_weight", "verbosity_weight")
+    match = given(match="outcome_match", threshold="outcome_threshold")
     length = given(target_tokens="verbosity_target", tolerance="verbosity_tolerance")
     return CompositeReward(
         **given(**{name: name for name in weights}),
         format_reward=FormatReward(**given(min_steps="min_steps")),
+        outcome_reward=OutcomeReward(**match),
         verbosity_reward=VerbosityReward(**length),
     )
 
