@@ -138,7 +138,7 @@ class ReasoningTraceGenerator:
             opened.policy,
             self._make_engine(opened.policy),
             _describe(self.checkpoint, opened),
-            opened.setting("generation_max_length"),
+            opened.max_tokens,
         )
 
 

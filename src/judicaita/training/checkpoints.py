@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -59,8 +60,9 @@ class RunFolder:
 
     def newest(self) -> Path | None:
         """The checkpoint of the highest step, if there is one."""
-        found = [path for path in (self.root / "checkpoints").glob("step-*") if is_resumable(path)]
-        return max(found, key=lambda path: int(path.name.removeprefix("step-")), default=None)
+        named = ((re.fullmatch(r"step-(\d+)", p.name), p) for p in self.step(0).parent.glob("*"))
+        found = [(int(match[1]), path) for match, path in named if match and is_resumable(path)]
+        return max(found)[1] if found else None
 
     def refuse_if_used(self) -> None:
         """`ConfigError` when the folder holds a run, which must not be mixed with another."""
@@ -207,6 +209,16 @@ class OpenCheckpoint:
         """A setting of the run, or the default of `TrainingConfig` where none is recorded."""
         recorded = self.card.get("config", {})
         return recorded.get(name, TrainingConfig.model_fields[name].default)
+
+    @property
+    def max_tokens(self) -> int:
+        """Longest answer: the run's ``generation_max_length``, or where none is recorded (a
+        supervised run, a folder of other origin) the default, but half the model's positions at
+        most, so that a prompt has room."""
+        limit = int(self.setting("generation_max_length"))
+        positions = self.policy.max_positions
+        recorded = "generation_max_length" in self.card.get("config", {})
+        return limit if recorded or positions is None else min(limit, positions // 2)
 
 
 def open_checkpoint(folder: Path, device: str) -> OpenCheckpoint:

@@ -258,7 +258,7 @@ def evaluate_checkpoint(
     if reward is None:
         reward = composite_from_config(opened.card.get("config", {}))
     harness = EvaluationHarness(reward, text_overlap=text_overlap)
-    sampling = SamplingParams(opened.setting("generation_max_length"), temperature=0.0)
+    sampling = SamplingParams(opened.max_tokens, temperature=0.0)
     report = harness.evaluate(
         policy, NativeEngine(policy), samples, sampling, batch_size=batch_size, progress=progress
     )

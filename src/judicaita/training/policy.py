@@ -229,6 +229,8 @@ def load_policy(config: RunConfig, base_model: str | None = None) -> Policy:
     model, tokenizer = _load(name, config.model_revision, dtype)
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
+        # Frozen embeddings' output must require a gradient, or checkpointed blocks record none.
+        model.enable_input_require_grads()
     if config.use_lora:
         model = _with_adapter(model, config)
     _to_device(model, placement)
@@ -392,9 +394,6 @@ def _with_adapter(model: PreTrainedModel, config: RunConfig) -> PreTrainedModel:
         lora_dropout=config.lora_dropout,
         target_modules=config.lora_target_modules,
     )
-    if config.gradient_checkpointing:
-        # The frozen embeddings' output must require a gradient, or checkpointed blocks record none.
-        model.enable_input_require_grads()
     try:
         adapted: Any = get_peft_model(model, lora)
     except ValueError as error:

@@ -1,0 +1,613 @@
+"""The trainer on a small random model: what it records, what it leaves alone, what it learns."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import statistics
+import string
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from judicaita.errors import ConfigError, DataError, RewardError
+from judicaita.training.checkpoints import read_card
+from judicaita.training.config import TrainingConfig
+from judicaita.training.data_curation import read_samples
+from judicaita.training.grpo_trainer import GRPOTrainer
+from judicaita.training.metrics import read_events, read_rollouts
+from judicaita.training.policy import Policy
+from judicaita.training.rollouts.base import SamplingParams
+from judicaita.training.settings import resolve
+from judicaita.types import Completion, RewardResult
+
+# peft's own use of transformers.
+pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
+
+MakePolicy = Callable[..., Policy]
+State = dict[str, Tensor]
+
+EOS = 1
+ROWS = [
+    {"prompt": f"Is {place} in the {region}?", "reference": answer, "place": place}
+    for place, region, answer in [
+        ("Ohio", "Midwest", "Yes"),
+        ("Texas", "South", "Yes"),
+        ("Maine", "West", "No"),
+        ("Utah", "West", "Yes"),
+        ("Iowa", "South", "No"),
+        ("Delaware", "Midwest", "No"),
+    ]
+]
+HELD_OUT = [{"prompt": "Is Nevada in the West?", "response": "Yes", "place": "Nevada"}]
+
+
+@pytest.fixture(scope="module")
+def base(make_policy: MakePolicy, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder. Half of the tokens end a text, so that completions differ in length."""
+    policy = make_policy()
+    policy.model.generation_config.eos_token_id = [EOS, *range(100, 160)]
+    folder = tmp_path_factory.mktemp("base")
+    policy.save(folder)
+    return folder
+
+
+@pytest.fixture
+def configure(base: Path, tmp_path: Path) -> Callable[..., TrainingConfig]:
+    def make(folder: str = "run", **settings: Any) -> TrainingConfig:
+        return TrainingConfig(
+            **{
+                "base_model": str(base),
+                "checkpoint_dir": tmp_path / folder,
+                "device": "cpu",
+                "use_lora": False,
+                "system_prompt": "",
+                "model_max_length": 64,
+                "generation_max_length": 6,
+                "batch_size": 2,
+                "gradient_accumulation_steps": 1,
+                "num_rollouts": 4,
+                "max_steps": 2,
+                "learning_rate": 1e-3,
+                "lr_scheduler": "constant",
+                "grpo_tau": 1.0,
+                **settings,
+            }
+        )
+
+    return make
+
+
+Configure = Callable[..., TrainingConfig]
+
+
+def trainer_of(config: TrainingConfig, reward: Any = None, rows: Any = None) -> GRPOTrainer:
+    trainer = GRPOTrainer(config, rows or ROWS, HELD_OUT, reward, show_progress=False)
+    trainer.initialize()
+    return trainer
+
+
+def train(config: TrainingConfig, reward: Any = None, rows: Any = None) -> GRPOTrainer:
+    trainer = trainer_of(config, reward, rows)
+    trainer.train()
+    return trainer
+
+
+def weights(trainer: GRPOTrainer) -> State:
+    return {name: p.detach().clone() for name, p in trainer.policy.trainable()}
+
+
+def same(one: State, other: State) -> bool:
+    assert one.keys() == other.keys()
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+def steps_of(trainer: GRPOTrainer) -> list[dict[str, Any]]:
+    return [event for event in read_events(trainer.folder.events) if event["event"] == "step"]
+
+
+def rollouts_of(trainer: GRPOTrainer) -> list[dict[str, Any]]:
+    return list(read_rollouts(trainer.folder.rollouts))
+
+
+def share_of_low_bytes(prompt: str, response: str, reference: str) -> float:
+    """Differs between nearly all completions of a random model."""
+    return sum(ord(c) % 7 for c in response) / (6 * max(1, len(response)))
+
+
+# ── records ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_run_is_recorded(configure: Configure) -> None:
+    config = configure(max_steps=3, eval_steps=2, save_steps=2, tasks=["a"], report_to=[])
+    origins = {"max_steps": "flag"}
+    trainer = GRPOTrainer(config, ROWS, HELD_OUT, origins=origins, show_progress=False)
+    trainer.initialize()
+    figures = trainer.train()
+    root = config.checkpoint_dir
+
+    assert resolve(TrainingConfig, {}, file=root / "config.yaml", environment={}).config == config
+    manifest = json.loads((root / "manifest.json").read_text())
+    assert manifest["settings_from"] == origins
+    assert {name: data["samples"] for name, data in manifest["data"].items()} == {
+        "train": 6,
+        "eval": 1,
+    }
+    assert manifest["trainable_parameters"] == manifest["parameters"] > 10_000
+    assert manifest["versions"]["torch"] == torch.__version__
+
+    events = read_events(root / "events.jsonl")
+    assert [(event["event"], event["step"]) for event in events] == [
+        *(("eval", 0), ("step", 1), ("step", 2), ("eval", 2), ("step", 3), ("eval", 3))
+    ]
+    assert [event["time"] for event in events] == sorted(event["time"] for event in events)
+    for event in events:
+        if event["event"] == "eval":
+            assert event["samples"] == 1
+        else:
+            stages = ("generate", "score", "batch", "update", "record")
+            assert all(event[f"seconds/{stage}"] >= 0 for stage in stages)
+    assert figures["steps"] == 3
+    assert figures["train/reward"] == events[4]["reward"]
+    assert figures["eval/accuracy"] == events[5]["accuracy"]
+
+    files = sorted(path.name for path in (root / "rollouts").iterdir())
+    assert files == [f"step-{step:06d}.parquet" for step in (1, 2, 3)]
+    assert [path.name for path in (root / "checkpoints").iterdir()] == ["step-2"]
+    assert read_card(root / "final")["step"] == 3
+    assert [s.reference for s in read_samples(root / "final" / "eval.jsonl")] == ["Yes"]
+    assert not [path for path in root.rglob("*") if path.name.startswith(".")]
+
+
+def test_every_completion_is_recorded_with_what_became_of_it(configure: Configure) -> None:
+    trainer = train(configure(max_steps=3, grpo_tau=0.5))
+    rows, events = rollouts_of(trainer), steps_of(trainer)
+    assert len(rows) == 3 * 2 * 4
+    # One epoch of six samples: each came once.
+    assert len({row["sample_id"] for row in rows}) == 6
+    for row in rows:
+        assert trainer.policy.decode(row["token_ids"]) == row["completion"]
+        assert len(row["logprobs"]) == len(row["token_ids"]) > 0
+        assert all(logprob < 0 for logprob in row["logprobs"])
+        prompt = trainer.policy.tokenizer(row["prompt"])["input_ids"]
+        assert row["prompt_tokens"] == len(prompt)
+        form, outcome, length = (row[f"reward.{p}"] for p in ("format", "outcome", "verbosity"))
+        assert row["reward"] == pytest.approx(0.3 * form + 0.5 * outcome + 0.2 * length)
+        before = [event["updates"] for event in events if event["step"] < row["step"]]
+        assert row["policy_version"] == sum(before)
+        assert row["entered_loss"] == (row["why"] == "entered")
+    groups = [rows[start : start + 4] for start in range(0, len(rows), 4)]
+    for group in groups:
+        assert len({row["sample_id"] for row in group}) == 1
+        rewards = [row["reward"] for row in group]
+        sigma = statistics.stdev(rewards)
+        for row in group:
+            expected = (row["reward"] - statistics.fmean(rewards)) / (sigma + 1e-4) / 0.5
+            assert row["advantage"] == pytest.approx(expected if sigma > 1e-6 else 0, abs=1e-9)
+    for event in events:
+        mine = [row for row in rows if row["step"] == event["step"]]
+        assert event["reward"] == pytest.approx(statistics.fmean(row["reward"] for row in mine))
+        lengths = [len(row["token_ids"]) for row in mine]
+        assert event["completion_tokens"] == pytest.approx(statistics.fmean(lengths))
+        entered = sum(len(row["token_ids"]) for row in mine if row["entered_loss"])
+        if event["updates"]:
+            assert event["loss_tokens"] == entered
+            assert event["loss_token_share"] == pytest.approx(entered / sum(lengths))
+            assert event["grad_norm_clipped"] == pytest.approx(min(event["grad_norm"], 1.0))
+            # The engine and the trainer see the same distribution.
+            assert event["rollout_mismatch"] < 1e-4
+    assert any(event["updates"] for event in events)
+
+
+def test_truncated_completions_are_marked(configure: Configure) -> None:
+    seen: list[tuple[str, int]] = []
+
+    def reward(prompt: str, response: str, reference: str, **columns: Any) -> float:
+        seen.append((columns["finish_reason"], columns["completion_tokens"]))
+        return share_of_low_bytes(prompt, response, reference)
+
+    trainer = train(configure(generation_max_length=3, batch_size=6, max_steps=1), reward)
+    ends = {EOS, *range(100, 160)}
+    rows = rollouts_of(trainer)
+    for row in rows:
+        ended = row["token_ids"][-1] in ends
+        assert row["finish_reason"] == ("stop" if ended else "length")
+        assert ended or len(row["token_ids"]) == 3
+        assert not ends & set(row["token_ids"][:-1])
+        assert (row["finish_reason"], len(row["token_ids"])) in seen
+    share = statistics.fmean(row["finish_reason"] == "length" for row in rows)
+    assert 0 < share < 1, "both ways to end must occur for this test to say anything"
+    assert steps_of(trainer)[0]["truncation_share"] == share
+    # Not only the tokenizer's own EOS ends a text here.
+    assert {row["token_ids"][-1] for row in rows if row["finish_reason"] == "stop"} - {EOS}
+
+
+def test_conversations_and_their_template(
+    configure: Configure, make_policy: MakePolicy, tmp_path: Path
+) -> None:
+    make_policy(template="gemma").save(tmp_path / "chat")
+    turns = [{"role": "user", "content": "Who sues?"}]
+    rows = [{"prompt": turns, "reference": "Ava"}, {"prompt": "Who is sued?", "reference": "Mia"}]
+    config = configure(base_model=str(tmp_path / "chat"), system_prompt="Be brief.", max_steps=1)
+    trainer = train(config, share_of_low_bytes, rows)
+    written = {row["reference"]: row for row in rollouts_of(trainer)}
+    assert json.loads(written["Ava"]["prompt"]) == turns
+    assert written["Mia"]["prompt"] == "Who is sued?"
+    text = "<bos><start_of_turn>user\nBe brief.\n\nWho sues?<end_of_turn>\n<start_of_turn>model\n"
+    ids = trainer.policy.tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert written["Ava"]["prompt_tokens"] == len(ids)
+
+
+def test_a_scored_group_is_shown_every_logging_steps(
+    configure: Configure, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = configure(max_steps=3, logging_steps=2)
+    GRPOTrainer(config, ROWS, HELD_OUT, show_progress=True)
+    trainer = GRPOTrainer(config, ROWS, HELD_OUT)
+    trainer.initialize()
+    trainer.train()
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    samples = [line for line in shown.err.splitlines() if line.startswith("sample ")]
+    second = [row["sample_id"] for row in rollouts_of(trainer) if row["step"] == 2]
+    assert len(samples) == 1
+    assert samples[0].split()[1] == second[0]
+
+
+# ── what enters the loss ─────────────────────────────────────────────────────────────────────────
+
+
+def test_groups_without_signal_are_counted_and_skipped(configure: Configure) -> None:
+    def reward(prompt: str, response: str, reference: str, place: str) -> float:
+        # Equal but for what adding floats leaves behind.
+        noise = 1e-16 * len(response)
+        return 0.3 + noise if place == "Maine" else share_of_low_bytes(prompt, response, reference)
+
+    trainer = train(configure(batch_size=6, max_steps=1), reward)
+    [event] = steps_of(trainer)
+    rows = rollouts_of(trainer)
+    flat = [row for row in rows if "Maine" in row["prompt"]]
+    others = [row for row in rows if "Maine" not in row["prompt"]]
+    assert event["zero_signal_share"] == pytest.approx(1 / 6)
+    assert {(row["advantage"], row["entered_loss"], row["why"]) for row in flat} == {
+        (0.0, False, "no signal")
+    }
+    assert {row["why"] for row in others} == {"entered"}
+    # Its tokens count in the mean, though they add nothing to it.
+    tokens = [sum(len(row["token_ids"]) for row in part) for part in (others, flat)]
+    assert event["loss_tokens"] == tokens[0]
+    assert event["loss_token_share"] == pytest.approx(tokens[0] / sum(tokens))
+
+
+@pytest.mark.parametrize("score", [0.25, None], ids=["equal", "abstained"])
+def test_without_any_signal_the_weights_stay(configure: Configure, score: float | None) -> None:
+    def reward(prompt: str, response: str, reference: str) -> RewardResult:
+        return RewardResult(score)
+
+    trainer = trainer_of(configure(weight_decay=0.1, learning_rate=0.1), reward)
+    before = weights(trainer)
+    trainer.train()
+    assert same(weights(trainer), before)
+    events, rows = steps_of(trainer), rollouts_of(trainer)
+    assert [event["updates"] for event in events] == [0, 0]
+    assert [event["zero_signal_share"] for event in events] == [1, 1]
+    why = "no signal" if score is not None else "reward abstained"
+    assert {(row["why"], row["entered_loss"], row["reward"]) for row in rows} == {
+        (why, False, score)
+    }
+
+
+def test_abstaining_on_some_completions_is_refused(configure: Configure) -> None:
+    def reward(prompt: str, response: str, reference: str) -> RewardResult:
+        return RewardResult(None if ord(response[:1] or "a") % 2 else 1.0)
+
+    with pytest.raises(RewardError, match="reward abstained on some completions of sample .* only"):
+        train(configure(batch_size=6), reward)
+
+
+def test_a_reward_that_fails_names_itself_and_the_sample(configure: Configure) -> None:
+    def brittle(prompt: str, response: str, reference: str, place: str) -> float:
+        if place == "Iowa":
+            raise ZeroDivisionError("no answers")
+        return 1.0
+
+    trainer = trainer_of(configure(batch_size=6), brittle)
+    [iowa] = [sample for sample in trainer.train_samples if sample.facts["place"] == "Iowa"]
+    with pytest.raises(RewardError) as error:
+        trainer.train()
+    for word in ("'brittle'", iowa.id, "Is Iowa in the South?", "ZeroDivisionError: no answers"):
+        assert word in str(error.value)
+
+
+def test_the_facts_of_a_sample_reach_the_reward(configure: Configure) -> None:
+    seen: dict[str, Any] = {}
+
+    def reward(prompt: str, response: str, reference: str, **columns: Any) -> float:
+        if "Utah" in prompt:
+            seen.update(columns, prompt=prompt, reference=reference)
+        return 0.0
+
+    rows = [row | {"task": "places", "facts": {"judges": ["A", "B"]}} for row in ROWS]
+    trainer = train(configure(batch_size=6, max_steps=1), reward, rows)
+    sample = next(s for s in trainer.train_samples if "Utah" in str(s.prompt))
+    assert {key: seen[key] for key in ("place", "judges", "task", "sample_id", "reference")} == {
+        "place": "Utah",
+        "judges": ["A", "B"],
+        "task": "places",
+        "sample_id": sample.id,
+        "reference": "Yes",
+    }
+
+
+# ── learning ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def chances(trainer: GRPOTrainer) -> dict[str, float]:
+    """Probability of each letter as the first token of an answer, over all prompts."""
+    tokenizer, found = trainer.policy.tokenizer, dict.fromkeys(string.ascii_lowercase, 0.0)
+    for _, prompt in trainer.sampler.items:
+        with trainer.policy.inference():
+            logits = trainer.policy.model(torch.tensor([prompt])).logits[0, -1]
+        for letter in found:
+            [token] = tokenizer(letter, add_special_tokens=False)["input_ids"]
+            found[letter] += float(logits.softmax(-1)[token]) / len(trainer.sampler.items)
+    return found
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"learning_rate": 3e-3}, {"learning_rate": 3e-2, "use_lora": True, "lora_r": 4}],
+    ids=["full", "lora"],
+)
+def test_what_is_rewarded_becomes_likelier(configure: Configure, settings: dict[str, Any]) -> None:
+    def reward(prompt: str, response: str, reference: str) -> float:
+        return float(response.startswith(letter))
+
+    sizes = {"max_steps": 15, "num_epochs": 15, "batch_size": 6, "num_rollouts": 8}
+    trainer = trainer_of(configure(generation_max_length=2, **sizes, **settings), reward)
+    before = chances(trainer)
+    letter = max(before, key=lambda each: before[each])
+    trainer.train()
+    assert before[letter] < 0.05
+    assert chances(trainer)[letter] > 0.15
+    rewards = [event["reward"] for event in steps_of(trainer)]
+    assert statistics.fmean(rewards[-3:]) > 0.2 > 0.1 > statistics.fmean(rewards[:3])
+
+
+@pytest.mark.parametrize(("iterations", "clipped"), [(1, False), (2, True)])
+def test_the_bounds_matter_from_the_second_update_on(
+    configure: Configure, iterations: int, clipped: bool
+) -> None:
+    config = configure(num_iterations=iterations, learning_rate=3e-2, max_grad_norm=0, batch_size=6)
+    trainer = train(config, share_of_low_bytes)
+    events = steps_of(trainer)
+    assert [event["updates"] for event in events] == [iterations] * 2
+    assert all((event["clip_fraction"] > 0.05) == clipped for event in events)
+    assert clipped or {event["clip_fraction"] for event in events} == {0}
+    assert trainer.policy.version == 2 * iterations
+
+
+def test_kl_to_the_reference_grows_from_nothing(configure: Configure) -> None:
+    config = configure(use_lora=True, lora_dropout=0.05, beta=0.1, learning_rate=3e-2, batch_size=6)
+    trainer = train(config, share_of_low_bytes)
+    first, second = steps_of(trainer)
+    # A new adapter is the model without it.
+    assert first["kl"] == 0
+    assert first["loss"] == first["policy_loss"]
+    assert second["kl"] > 1e-4
+    assert second["loss"] == pytest.approx(second["policy_loss"] + 0.1 * second["kl"])
+
+
+def test_with_a_penalty_even_equal_rewards_enter(configure: Configure) -> None:
+    trainer = train(configure(use_lora=True, beta=0.1, max_steps=1), lambda p, r, reference: 0.5)
+    [event] = steps_of(trainer)
+    assert (event["zero_signal_share"], event["loss_token_share"]) == (1, 1)
+    assert {(row["advantage"], row["why"]) for row in rollouts_of(trainer)} == {(0, "entered")}
+
+
+class Scripted:
+    """A rollout engine that answers a prompt with tokens of its length, unevenly long."""
+
+    def generate(
+        self, prompts: Sequence[tuple[int, ...]], n: int, sampling: SamplingParams
+    ) -> list[tuple[Completion, ...]]:
+        return [tuple(self._answer(len(prompt), k) for k in range(n)) for prompt in prompts]
+
+    def _answer(self, length: int, k: int) -> Completion:
+        tokens = tuple(40 + (7 * length + 11 * k + 3 * t) % 50 for t in range(1 + (length * k) % 6))
+        return Completion(tokens, (-1.0,) * len(tokens), "length", 0)
+
+    def sync(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_splitting_a_step_changes_no_update(configure: Configure, lora: bool) -> None:
+    def one_step(folder: str, batch_size: int, accumulation: int) -> tuple[GRPOTrainer, State]:
+        config = configure(
+            folder,
+            batch_size=batch_size,
+            gradient_accumulation_steps=accumulation,
+            max_steps=1,
+            use_lora=lora,
+            lora_dropout=0.0,
+        )
+        trainer = trainer_of(config, share_of_low_bytes)
+        trainer.engine = Scripted()
+        before = weights(trainer)
+        trainer.train()
+        assert not same(weights(trainer), before)
+        return trainer, weights(trainer)
+
+    whole, expected = one_step("whole", 4, 1)
+    for batch_size, accumulation in ((1, 4), (2, 2)):
+        split, found = one_step(f"split-{batch_size}", batch_size, accumulation)
+        for name, value in expected.items():
+            torch.testing.assert_close(found[name], value, rtol=0, atol=2e-5)
+        [one], [other] = steps_of(whole), steps_of(split)
+        for figure in ("loss", "policy_loss", "grad_norm", "entropy", "loss_tokens"):
+            assert other[figure] == pytest.approx(one[figure], rel=1e-5, abs=1e-7)
+
+
+def test_equal_seeds_give_equal_runs(configure: Configure) -> None:
+    runs = [
+        train(configure(folder, seed=seed), share_of_low_bytes)
+        for folder, seed in (("one", 1), ("again", 1), ("other", 2))
+    ]
+    one, again, other = ([row["token_ids"] for row in rollouts_of(run)] for run in runs)
+    assert one == again
+    assert one != other
+    assert same(weights(runs[0]), weights(runs[1]))
+    assert not same(weights(runs[0]), weights(runs[2]))
+
+
+# ── evaluation ───────────────────────────────────────────────────────────────────────────────────
+
+
+def test_evaluation_changes_nothing(configure: Configure) -> None:
+    trainer = trainer_of(configure(lora_dropout=0.5, use_lora=True), share_of_low_bytes)
+    before = weights(trainer), torch.get_rng_state()
+    trainer.policy.model.train()
+    assert trainer.evaluate() == trainer.evaluate()
+    assert same(weights(trainer), before[0])
+    assert torch.equal(torch.get_rng_state(), before[1])
+
+
+def test_part_of_the_rows_is_held_out(configure: Configure) -> None:
+    trainer = GRPOTrainer(configure(eval_fraction=0.34, max_steps=1), ROWS, show_progress=False)
+    trainer.initialize()
+    figures = trainer.train()
+    assert figures["eval/samples"] == 2
+    held = {s.id for s in read_samples(trainer.folder.final / "eval.jsonl")}
+    trained = {s.id for s in trainer.train_samples}
+    assert len(held) == 2
+    assert len(trained) == 4
+    assert not held & trained
+
+
+# ── prompts that do not fit ──────────────────────────────────────────────────────────────────────
+
+
+def test_long_prompts_are_refused_or_left_out_with_a_count(
+    configure: Configure, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [*ROWS, {"prompt": "long " * 30, "reference": "Yes", "place": "x"}]
+    with pytest.raises(DataError, match="training row 7: its prompt is over the 64 tokens"):
+        trainer_of(configure(), rows=rows)
+    assert not (configure().checkpoint_dir).exists()
+
+    trainer = GRPOTrainer(configure(long_prompts="drop", max_steps=1), rows, HELD_OUT)
+    trainer.initialize()
+    assert "1 of 7 training prompts" in capsys.readouterr().err
+    assert len(trainer.sampler.items) == 6
+    trainer.train()
+
+    with pytest.raises(DataError, match="row 1"):
+        trainer_of(configure("none", long_prompts="drop", model_max_length=8), rows=rows)
+
+
+# ── going on ─────────────────────────────────────────────────────────────────────────────────────
+
+
+class Killed(BaseException):
+    """Stands for the end of a process: nothing in the house catches it."""
+
+
+def comparable(trainer: GRPOTrainer) -> list[dict[str, Any]]:
+    """The events without what a clock says."""
+    clock = ("time", "tokens_per_second")
+    return [
+        {k: v for k, v in event.items() if k not in clock and not k.startswith("seconds/")}
+        for event in read_events(trainer.folder.events)
+    ]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"use_lora": True, "lora_dropout": 0.3, "beta": 0.05, "num_iterations": 2}],
+    ids=["full", "lora"],
+)
+def test_a_killed_run_goes_on_bit_for_bit(configure: Configure, settings: dict[str, Any]) -> None:
+    settings |= {"max_steps": 4, "num_epochs": 2, "save_steps": 2, "eval_steps": 2}
+    settings |= {"lr_scheduler": "cosine", "warmup_steps": 1}
+    whole = train(configure("whole", **settings), share_of_low_bytes)
+
+    calls = 0
+
+    def killed_in_step_4(prompt: str, response: str, reference: str) -> float:
+        nonlocal calls
+        calls += 1
+        # Before the first step and after the second the one held-out sample is scored, too.
+        if calls == 3 * 8 + 2 + 5:
+            raise Killed
+        return share_of_low_bytes(prompt, response, reference)
+
+    config = configure("killed", **settings)
+    first = trainer_of(config, killed_in_step_4)
+    with pytest.raises(Killed):
+        first.train()
+    root = config.checkpoint_dir
+    assert {event["step"] for event in read_events(root / "events.jsonl")} == {0, 1, 2, 3}
+    assert (root / "rollouts" / "step-000003.parquet").exists()
+    torch.manual_seed(12345)  # a new process knows nothing of the old one's random numbers
+
+    second = trainer_of(config.model_copy(update={"resume": "auto"}), share_of_low_bytes)
+    assert second.steps_done == 2
+    assert {event["step"] for event in read_events(root / "events.jsonl")} == {0, 1, 2}
+    assert not (root / "rollouts" / "step-000003.parquet").exists()
+    second.train()
+
+    assert same(weights(second), weights(whole))
+    assert comparable(second) == comparable(whole)
+    assert rollouts_of(second) == rollouts_of(whole)
+    assert second.policy.version == whole.policy.version
+    for name in ("model.safetensors", "adapter_model.safetensors"):
+        if (root / "final" / name).exists():
+            mine = (root / "final" / name).read_bytes()
+            assert mine == (whole.folder.final / name).read_bytes()
+
+
+def test_resume_auto_begins_where_nothing_is(configure: Configure) -> None:
+    trainer = train(configure(resume="auto"), share_of_low_bytes)
+    fresh = train(configure("fresh"), share_of_low_bytes)
+    assert comparable(trainer) == comparable(fresh)
+
+
+def test_resume_auto_leaves_a_finished_run_alone(configure: Configure) -> None:
+    done = train(configure(save_steps=1), share_of_low_bytes)
+    files = {p: p.read_bytes() for p in done.folder.root.rglob("*") if p.is_file()}
+    again = trainer_of(configure(save_steps=1, resume="auto"), share_of_low_bytes)
+    assert same(weights(again), weights(done))
+    assert again.train() == {"steps": 2}
+    assert {p: p.read_bytes() for p in done.folder.root.rglob("*") if p.is_file()} == files
+
+
+def test_a_run_killed_before_its_last_save_still_gets_it(configure: Configure) -> None:
+    done = train(configure(save_steps=1), share_of_low_bytes)
+    shutil.rmtree(done.folder.final)
+    again = train(configure(save_steps=1, resume="auto"), share_of_low_bytes)
+    assert read_card(done.folder.final)["step"] == 2
+    assert same(weights(again), weights(done))
+
+
+def test_a_named_checkpoint_is_gone_on_from(configure: Configure) -> None:
+    settings: dict[str, Any] = {"save_steps": 1, "max_steps": 3}
+    done = train(configure(**settings), share_of_low_bytes)
+    expected = weights(done), comparable(done)
+    step = done.folder.step(1)
+    again = trainer_of(configure(**settings, resume=str(step)), share_of_low_bytes)
+    assert again.steps_done == 1
+    again.train()
+    assert (weights(again).keys(), comparable(again)) == (expected[0].keys(), expected[1])
+    assert same(weights(again), expected[0])
+
+
+def test_a_used_folder_is_refused_before_anything_is_loaded(configure: Configure) -> None:
+    train(configure(max_steps=1), share_of_low_bytes)
+    with pytest.raises(ConfigError, match="it holds another run .* resume=auto"):
+        trainer_of(configure(base_model="no-such-folder"))
