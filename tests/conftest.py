@@ -103,7 +103,10 @@ def make_tokenizer() -> Callable[..., PreTrainedTokenizerFast]:
 
 @pytest.fixture(scope="session")
 def make_model() -> Callable[..., PreTrainedModel]:
-    """A random ``gemma2``, ``llama`` or ``qwen2`` of 30,000 parameters in float32."""
+    """A random ``gemma2``, ``llama``, ``qwen2`` or ``gpt2`` of 30,000 parameters in float32.
+
+    GPT-2 is the one whose positions are absolute: rotary ones forgive a row that is shifted.
+    """
     import torch
     import transformers as hf
 
@@ -111,6 +114,7 @@ def make_model() -> Callable[..., PreTrainedModel]:
         "gemma2": (hf.Gemma2Config, hf.Gemma2ForCausalLM, GEMMA2),
         "llama": (hf.LlamaConfig, hf.LlamaForCausalLM, {}),
         "qwen2": (hf.Qwen2Config, hf.Qwen2ForCausalLM, {}),
+        "gpt2": (hf.GPT2Config, hf.GPT2LMHeadModel, {}),
     }
 
     def make(architecture: str = "gemma2", *, vocabulary: int = 320, seed: int = 0) -> Any:

@@ -133,15 +133,18 @@ def test_prompts_up_to_the_limit(make_policy: MakePolicy) -> None:
 
 def test_long_prompts_are_refused(make_policy: MakePolicy) -> None:
     plain = make_policy()
-    expected = (
-        "training row 2: its prompt is over the 10 tokens that fit (2 of 3 rows are, the longest "
-        "has 13), and prompts are never cut."
-    )
     with pytest.raises(DataError) as error:
         fitting(plain, 10, 11, 13)
-    assert str(error.value).startswith(expected)
-    with pytest.raises(DataError, match="training row 1: its prompt is over the 10 tokens"):
+    text = str(error.value)
+    assert text.startswith("training ")
+    assert samples(11)[0].id in text
+    for part in ("over the 10 tokens that fit", "2 of 3", "the longest has 13", "never cut"):
+        assert part in text
+    assert "long_prompts=drop" in text
+
+    with pytest.raises(DataError, match="2 of 2 .*, the longest has 12") as error:
         fitting(plain, 11, 12, long_prompts="drop")
+    assert "long_prompts=drop" not in str(error.value)  # which is set, and leaves nothing
     with pytest.raises(ConfigError, match="generation_max_length=256 leaves no room for a prompt"):
         fitting(plain, 2, generation_max_length=256)
 

@@ -189,7 +189,7 @@ def unpadded(model: Any, prompt: tuple[int, ...], completion: tuple[int, ...]) -
     return logits - logits.logsumexp(-1, keepdim=True)
 
 
-@pytest.mark.parametrize("architecture", ["gemma2", "llama", "qwen2"])
+@pytest.mark.parametrize("architecture", ["gemma2", "llama", "qwen2", "gpt2"])
 @pytest.mark.parametrize(
     ("precision", "tolerance"), [("fp32", 1e-5), ("stock float64", 5e-6), ("float64", 1e-12)]
 )

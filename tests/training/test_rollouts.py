@@ -59,7 +59,7 @@ def largest_difference(groups: Sequence[Any], expected: Sequence[Tensor]) -> flo
     )
 
 
-@pytest.mark.parametrize("architecture", ["gemma2", "llama", "qwen2"])
+@pytest.mark.parametrize("architecture", ["gemma2", "llama", "qwen2", "gpt2"])
 def test_greedy_is_the_argmax_step_by_step(make_policy: MakePolicy, architecture: str) -> None:
     policy = make_policy(architecture)
     for prompt, group in zip(
@@ -74,7 +74,7 @@ def test_greedy_is_the_argmax_step_by_step(make_policy: MakePolicy, architecture
             ids.append(token)
 
 
-@pytest.mark.parametrize("architecture", ["gemma2", "llama", "qwen2"])
+@pytest.mark.parametrize("architecture", ["gemma2", "llama", "qwen2", "gpt2"])
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_logprobs_are_those_of_the_training_pass(
     make_policy: MakePolicy, architecture: str, temperature: float

@@ -6,6 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from judicaita.errors import CheckpointError
+from judicaita.errors import CheckpointError
 from judicaita.training.sampler import ShuffleSampler
 
 SIZES = st.tuples(st.integers(1, 12), st.integers(1, 7), st.integers(1, 4), st.integers(0, 3))
@@ -75,5 +77,5 @@ def test_the_order_does_not_depend_on_the_batch_size() -> None:
 def test_another_run_s_state_is_refused() -> None:
     state = make(5, 2, 3, 0).state_dict()
     for other in (make(6, 2, 3, 0), make(5, 2, 2, 0), make(5, 2, 3, 1)):
-        with pytest.raises(ValueError, match="the sampler stood in 15 samples with seed 0"):
+        with pytest.raises(CheckpointError, match="from 15 samples .* with seed 0, and here"):
             other.load_state_dict(state)

@@ -45,12 +45,13 @@ def encode_prompts(
         return items
     lengths = [len(ids) for _, ids in items]
     if config.long_prompts == "error" or not fitting:
-        row = next(row for row, length in enumerate(lengths, start=1) if length > limit)
+        sample = next(sample for sample, ids in items if len(ids) > limit)
+        way_out = ", or set long_prompts=drop to leave those out" if fitting else ""
         raise DataError(
-            f"{name} row {row}: its prompt is over the {limit} tokens that fit "
-            f"({len(items) - len(fitting)} of {len(items)} rows are, the longest has "
+            f"{name} sample {sample.id} ({sample.task or 'no task'}): its prompt is over the "
+            f"{limit} tokens that fit ({len(items) - len(fitting)} of {len(items)} are, the longest has "
             f"{max(lengths)}), and prompts are never cut. Raise model_max_length as far as the "
-            "model allows, or set long_prompts=drop to train on the others."
+            f"model allows{way_out}."
         )
     return fitting
 

@@ -32,12 +32,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from judicaita.errors import CheckpointError, ConfigError
-from judicaita.training.config import RunConfig, TrainingConfig
+from judicaita.training.config import CARD, RunConfig, TrainingConfig
 from judicaita.training.policy import Policy, load_policy_for_inference, merge_adapter
 from judicaita.types import Sample
 
-CARD = "judicaita.json"
-"""In every checkpoint: what made it."""
 HELD_OUT = "eval.jsonl"
 """In ``final/``: the samples that were held out."""
 _STATE, _TENSORS = "trainer_state.json", "trainer_state.safetensors"

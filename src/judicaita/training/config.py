@@ -7,6 +7,7 @@ classes; `settings.py` reads the sources. Torch-free: importing a configuration 
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -24,6 +25,9 @@ from pydantic import (
 
 from judicaita.errors import ConfigError
 from judicaita.training.algorithms.losses import ClippedLoss
+
+CARD = "judicaita.json"
+"""In every checkpoint: what made it, its configuration included."""
 
 REASONING_PROMPT = (
     "You are a careful legal analyst. Reason in numbered steps, then commit to one answer, in "
@@ -93,7 +97,8 @@ class RunConfig(BaseModel):
     adapter: Path | None = None
     """An existing LoRA adapter to go on training from."""
     model_max_length: int = Field(2048, ge=8)
-    """Longest prompt, in tokens. A longer one is never cut: see ``long_prompts``."""
+    """Longest prompt, in tokens; with its trace, in a supervised run. A longer one is never cut:
+    see ``long_prompts``."""
     long_prompts: Literal["error", "drop"] = "error"
     """A prompt over ``model_max_length`` stops the run, or is left out and counted."""
     system_prompt: str = REASONING_PROMPT
@@ -133,7 +138,7 @@ class RunConfig(BaseModel):
     num_epochs: int = Field(3, ge=1, json_schema_extra=_flags("--epochs"))
     """Passes over the training samples."""
     max_steps: int | None = Field(None, ge=1)
-    """Stop after so many optimizer steps, whatever ``num_epochs`` says."""
+    """Stop after so many optimizer steps, if ``num_epochs`` has not ended the run before."""
     batch_size: int = Field(4, ge=1)
     """Samples of a micro-step."""
     gradient_accumulation_steps: int = Field(4, ge=1)
@@ -185,6 +190,15 @@ class RunConfig(BaseModel):
                 raise ValueError(f"unknown tracker {name!r}; use tensorboard, trackio or wandb")
         return names
 
+    @model_validator(mode="after")
+    def _adapter_is_used(self) -> Self:
+        if self.adapter is not None and not self.use_lora:
+            raise ConfigError(
+                f"adapter={self.adapter} with use_lora=False: full fine-tuning trains no adapter. "
+                "Set use_lora=True, or leave the adapter out."
+            )
+        return self
+
     @property
     def samples_per_step(self) -> int:
         """Samples of one optimizer step."""
@@ -229,7 +243,8 @@ class TrainingConfig(RunConfig):
     """Of sampling and of the log-probabilities in the loss alike. At 1 both are the model's own."""
     top_p: float = Field(1.0, gt=0, le=1)
     """Nucleus sampling. Below 1 the tokens come from a cut distribution while the loss uses the
-    whole one, which biases the importance ratios: keep it at 1 for training."""
+    whole one, which biases the gradient, and the importance ratios of later updates: keep it at 1
+    for training."""
 
     reward: str | None = None
     """``module:function`` or ``file.py:function`` of a reward of yours; None is the composite."""
@@ -252,8 +267,9 @@ class TrainingConfig(RunConfig):
     """Share of the target by which a length may differ at full reward."""
 
     eval_dataset: str | None = None
-    """Held-out samples, named as ``dataset`` is; None holds out part of ``dataset``, or draws fact
-    patterns that a generated family never trains on."""
+    """Held-out samples, named as ``dataset`` is (``tasks`` picks from a folder or family, not from a
+    file); None holds out part of ``dataset``, or draws fact patterns that a generated family never
+    trains on."""
     eval_fraction: float = Field(0.1, gt=0, lt=1)
     """Share of the samples held out for evaluation where no evaluation set is given."""
     eval_samples: int | None = Field(200, ge=1)
@@ -291,8 +307,15 @@ class TrainingConfig(RunConfig):
 
 
 def profile_of(config_class: type[RunConfig], base_model: Any) -> dict[str, Any]:
-    """The settings that come with a model, as far as ``config_class`` has them."""
-    profile = PROFILES.get(base_model, {}) if isinstance(base_model, str) else {}
+    """The settings that come with a model, as far as ``config_class`` has them.
+
+    A checkpoint folder has those of the model that it was trained from.
+    """
+    name = base_model if isinstance(base_model, str) else ""
+    card = Path(name) / CARD
+    if card.is_file():
+        name = json.loads(card.read_text(encoding="utf-8"))["config"]["base_model"]
+    profile = PROFILES.get(name, {})
     return {name: value for name, value in profile.items() if name in config_class.model_fields}
 
 

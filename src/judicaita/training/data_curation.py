@@ -98,7 +98,8 @@ def load_training_data(config: RunConfig) -> TrainingData:
     held_out = None
     if isinstance(config, TrainingConfig):
         if config.eval_dataset is not None:
-            held_out = load_evaluation_data(config.eval_dataset, config.tasks, seed=config.seed)
+            tasks = [] if Path(config.eval_dataset).is_file() else config.tasks
+            held_out = load_evaluation_data(config.eval_dataset, tasks, seed=config.seed)
         elif config.dataset in FAMILIES:
             held_out = load_evaluation_data(
                 config.dataset, config.tasks, config.eval_samples, seed=config.seed

@@ -20,6 +20,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, proce
 from transformers import Gemma2Config, Gemma2ForCausalLM, PreTrainedTokenizerFast
 
 from judicaita.legal.tasks import generate, stream
+from judicaita.training.checkpoints import save_checkpoint
 from judicaita.training.config import SFTConfig
 from judicaita.training.console import progress
 from judicaita.training.devices import place
@@ -70,9 +71,12 @@ def tiny_folder(recipe: Recipe = RECIPE) -> Path:
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as aside:
-        build(recipe, texts).save(Path(aside) / "model")
+        config = _settings(recipe)
+        built = save_checkpoint(
+            Path(aside) / "model", build(recipe, texts, config), config, step=recipe.steps
+        )
         try:
-            (Path(aside) / "model").replace(folder)
+            built.replace(folder)
         except OSError:
             # Another process finished the same model first; the two are the same.
             if not (folder / "config.json").is_file():
@@ -80,21 +84,13 @@ def tiny_folder(recipe: Recipe = RECIPE) -> Path:
     return folder
 
 
-def build(recipe: Recipe, texts: list[str]) -> Policy:
+def build(recipe: Recipe, texts: list[str], config: SFTConfig) -> Policy:
     """Tokenizer, random weights, and the supervised stage on a stream of fresh easy samples."""
     tokenizer = _tokenizer(texts, recipe.vocabulary)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         model = Gemma2ForCausalLM(_architecture(recipe, len(tokenizer)))
     policy = Policy(model, tokenizer, place("cpu", "fp32"))
-    config = SFTConfig(
-        base_model=TINY,
-        learning_rate=recipe.learning_rate,
-        warmup_steps=20,
-        lr_scheduler="cosine",
-        lr_floor=0.05,
-        batch_size=recipe.batch_size,
-    )
     updater = Updater(policy, config, recipe.steps)
     samples = stream(
         recipe.family, split="train", seed=recipe.seed + 1, levels=list(recipe.easy_levels)
@@ -109,6 +105,19 @@ def build(recipe: Recipe, texts: list[str]) -> Policy:
             bar.advance(metrics={"loss": done.loss})
     policy.model.eval()
     return policy
+
+
+def _settings(recipe: Recipe) -> SFTConfig:
+    return SFTConfig(
+        base_model=TINY,
+        learning_rate=recipe.learning_rate,
+        warmup_steps=20,
+        lr_scheduler="cosine",
+        lr_floor=0.05,
+        batch_size=recipe.batch_size,
+        max_steps=recipe.steps,
+        seed=recipe.seed,
+    )
 
 
 def _texts(recipe: Recipe) -> list[str]:

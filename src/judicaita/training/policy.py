@@ -7,12 +7,14 @@ into log-probabilities, and a model into a folder that other tools load.
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from jinja2 import TemplateError
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
@@ -102,22 +104,25 @@ class Policy:
     def _encode_chat(self, turns: Sequence[Message]) -> tuple[int, ...]:
         messages = [dict(turn) for turn in turns]
         if self.system_prompt and messages[0]["role"] != "system":
-            messages = self._with_system_prompt(messages)
+            messages.insert(0, {"role": "system", "content": self.system_prompt})
+        if messages[0]["role"] == "system" and not self._template_takes_system():
+            system, first, *rest = messages
+            first["content"] = f"{system['content']}\n\n{first['content']}"
+            messages = [first, *rest]
         text = self.tokenizer.apply_chat_template(
             messages, tokenize=False, add_generation_prompt=True
         )
         # The template writes the special tokens itself; the tokenizer must not add a second BOS.
         return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def _with_system_prompt(self, turns: Sequence[Message]) -> list[dict[str, str]]:
-        first, *rest = (dict(turn) for turn in turns)
-        with_system = [{"role": "system", "content": self.system_prompt}, first, *rest]
+    def _template_takes_system(self) -> bool:
+        """Whether the chat template knows a system role; Gemma's raises on one."""
+        probe = [{"role": "system", "content": "S"}, {"role": "user", "content": "U"}]
         try:
-            self.tokenizer.apply_chat_template(with_system, tokenize=False)
-        except Exception:  # noqa: BLE001 - jinja's own error type; Gemma's template knows no system role
-            first["content"] = f"{self.system_prompt}\n\n{first['content']}"
-            return [first, *rest]
-        return with_system
+            self.tokenizer.apply_chat_template(probe, tokenize=False)
+        except TemplateError:
+            return False
+        return True
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """The text of token ids, without special tokens."""
@@ -185,8 +190,10 @@ class Policy:
 
     def save(self, folder: Path) -> None:
         """Write model or adapter (safetensors) and tokenizer, as plain transformers and peft do."""
+        # Embeddings never learn here; to find out by itself, peft would ask the Hub at every save.
+        own: dict[str, Any] = {"save_embedding_layers": False} if self.is_adapter else {}
         with _quiet():
-            self.model.save_pretrained(folder)
+            self.model.save_pretrained(folder, **own)
             self.tokenizer.save_pretrained(folder)
 
     def load_weights(self, folder: Path) -> None:
@@ -293,6 +300,8 @@ def _load(
                 dtype=dtype,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,
+                # It also looks for an adapter of that name, and would ask the Hub regardless.
+                adapter_kwargs={"local_files_only": where["local_files_only"]},
                 **where,
             )
     except Exception as error:
@@ -331,14 +340,19 @@ def _hub_answers(name: str) -> bool:
 
 @contextlib.contextmanager
 def _quiet(*, bars: bool = False) -> Iterator[None]:
-    """Within it transformers reports by exceptions alone; ``bars`` leaves its progress bars on."""
+    """Within it transformers reports by exceptions alone; ``bars`` leaves its progress bars on.
+
+    peft's use of names that transformers is about to change is theirs to settle, too.
+    """
     shown = transformers_logging.is_progress_bar_enabled()
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     if not bars:
         transformers_logging.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
     finally:
         transformers_logging.set_verbosity(verbosity)
         if shown:
@@ -395,7 +409,8 @@ def _with_adapter(model: PreTrainedModel, config: RunConfig) -> PreTrainedModel:
         target_modules=config.lora_target_modules,
     )
     try:
-        adapted: Any = get_peft_model(model, lora)
+        with _quiet():
+            adapted: Any = get_peft_model(model, lora)
     except ValueError as error:
         modules = ", ".join(config.lora_target_modules)
         raise ModelError(
@@ -413,7 +428,8 @@ def _attach(model: PreTrainedModel, adapter: str, *, trainable: bool) -> PreTrai
             "that save_checkpoint or peft wrote."
         )
     try:
-        adapted: Any = PeftModel.from_pretrained(model, adapter, is_trainable=trainable)
+        with _quiet():
+            adapted: Any = PeftModel.from_pretrained(model, adapter, is_trainable=trainable)
     except Exception as error:
         raise ModelError(
             f"{adapter} cannot be loaded on its base model: {_first_line(error)}"

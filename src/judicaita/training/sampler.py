@@ -7,6 +7,8 @@ import random
 from collections.abc import Sequence
 from typing import Any, Generic, TypeVar
 
+from judicaita.errors import CheckpointError
+
 T = TypeVar("T")
 
 
@@ -53,8 +55,9 @@ class ShuffleSampler(Generic[T]):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where `state_dict` was taken; the samples must be the same in number."""
         if (state["total"], state["seed"]) != (self.total, self.seed):
-            raise ValueError(
-                f"the sampler stood in {state['total']} samples with seed {state['seed']}, "
-                f"and here are {self.total} with seed {self.seed}"
+            raise CheckpointError(
+                f"the checkpoint was drawing from {state['total']} samples (all epochs) with seed "
+                f"{state['seed']}, and here are {self.total} with seed {self.seed}. Resume with "
+                "the data, num_epochs and seed of that run."
             )
         self.position = int(state["position"])

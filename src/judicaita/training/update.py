@@ -46,7 +46,7 @@ class PolicyUpdate:
             info = self.updater.step()
             applied += info.applied
         return {
-            **sums.metrics(token_count),
+            **sums.metrics(token_count, with_kl=self.config.beta > 0),
             "grad_norm": info.grad_norm,
             "grad_norm_clipped": info.grad_norm_clipped,
             "learning_rate": info.learning_rate,
@@ -95,12 +95,12 @@ class _Sums:
     clipped: int = 0
     tokens: int = 0
 
-    def metrics(self, token_count: int) -> dict[str, float]:
+    def metrics(self, token_count: int, *, with_kl: bool) -> dict[str, float]:
         """The first three are means over all ``token_count`` tokens, as the loss is; the others are
         means over the tokens that entered it."""
         return {
             "policy_loss": self.policy_loss,
-            "kl": self.kl,
+            **({"kl": self.kl} if with_kl else {}),
             "loss": self.loss,
             "loss_tokens": float(self.tokens),
             "loss_token_share": self.tokens / token_count,

@@ -17,7 +17,7 @@ from judicaita.training.data_curation import to_samples
 from judicaita.training.embedded import resolve_base_model
 from judicaita.training.metrics import EventLog
 from judicaita.training.optimization import Updater
-from judicaita.training.policy import load_policy
+from judicaita.training.policy import Policy, load_policy
 from judicaita.training.sampler import ShuffleSampler
 from judicaita.training.supervised import Row, supervised_row, supervised_step
 from judicaita.training.trackers import make_trackers
@@ -40,8 +40,11 @@ def supervised_fine_tuning(
     samples = to_samples(train_dataset)
     torch.manual_seed(config.seed)
     policy = load_policy(config, resolve_base_model(config.base_model))
-    rows = [supervised_row(policy, sample) for sample in samples]
-    _refuse_long(rows, config.model_max_length)
+    rows = _fitting([supervised_row(policy, sample) for sample in samples], policy, config)
+    if len(rows) < len(samples):
+        TrainingConsole(0, enabled=show_progress).message(
+            f"{len(samples) - len(rows)} of {len(samples)} rows do not fit and were left out."
+        )
     sampler: ShuffleSampler[Row] = ShuffleSampler(
         rows, batch_size=config.samples_per_step, num_epochs=config.num_epochs, seed=config.seed
     )
@@ -78,10 +81,20 @@ def supervised_fine_tuning(
     return figures
 
 
-def _refuse_long(rows: list[Row], limit: int) -> None:
-    for number, (prompt, completion) in enumerate(rows, start=1):
-        if len(prompt) + len(completion) > limit:
-            raise DataError(
-                f"row {number}: prompt and trace have {len(prompt) + len(completion)} tokens, over "
-                f"model_max_length={limit}, and are never cut. Raise it, or leave the row out."
-            )
+def _fitting(rows: list[Row], policy: Policy, config: SFTConfig) -> list[Row]:
+    """Rows of at most ``model_max_length`` tokens, and no more than the model has positions.
+
+    Long ones are refused, or left out if so configured; never cut.
+    """
+    limit = min(config.model_max_length, policy.max_positions or config.model_max_length)
+    lengths = [len(prompt) + len(completion) for prompt, completion in rows]
+    fitting = [row for row, length in zip(rows, lengths, strict=True) if length <= limit]
+    if len(fitting) < len(rows) and (config.long_prompts == "error" or not fitting):
+        number = next(n for n, length in enumerate(lengths, start=1) if length > limit)
+        raise DataError(
+            f"row {number}: prompt and trace are over the {limit} tokens that fit "
+            f"({len(rows) - len(fitting)} of {len(rows)} rows are, the longest has {max(lengths)}),"
+            " and are never cut. Raise model_max_length as far as the model allows, or set "
+            "long_prompts=drop to learn from the others."
+        )
+    return fitting
