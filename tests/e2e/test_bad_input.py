@@ -29,6 +29,7 @@ def things(workspace: Path, gemma: Path, questions: Path) -> None:
     jsonl("blank-reference.jsonl", good, {"prompt": "Is Utah?", "reference": " "})
     jsonl("no-trace.jsonl", good)
     jsonl("one.jsonl", good)
+    jsonl("two.jsonl", good, good | {"prompt": "Is Rome a state?"})
     Path("no-json.jsonl").write_text('{"prompt": \n')
     Path("table.csv").write_text("prompt,reference\n")
     Path("bad.yaml").write_text("batch_size: [1\nseed: 2")
@@ -141,7 +142,7 @@ def test_a_device_that_is_not_there(judicaita: Run) -> None:
         ("--eval-dataset empty.jsonl", ("empty.jsonl is empty",)),
         ("--tasks village", ("village", "questions.jsonl", "city, state")),
         ("--dataset diversity --tasks 7", ("7", "diversity")),
-        ("--model-max-length 8", ("row 1", "over the 8 tokens", "never cut", "long_prompts=drop")),
+        ("--model-max-length 8", ("over the 8 tokens", "never cut", "Raise model_max_length")),
         ("--generation-max-length 999", ("generation_max_length=999", "256 positions", "Lower")),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -260,6 +261,6 @@ def test_a_damaged_run(judicaita: Run) -> None:
     refused(judicaita, resume, "step-2", "its state is damaged", "Remove it")
     shutil.rmtree("run/checkpoints/step-2")
     refused(judicaita, f"{resume} --lora-r 3", "step-1", "do not fit this model", "settings")
-    refused(judicaita, f"{resume} --dataset diversity", "step-1")
+    refused(judicaita, f"{resume} --dataset two.jsonl", "15 samples", "3", "Resume with the data")
     Path("run/checkpoints/step-1/judicaita.json").write_text("{")
     refused(judicaita, "trace Who? --checkpoint run/checkpoints/step-1", "judicaita.json", "JSON")

@@ -25,9 +25,6 @@ from judicaita.training.rollouts.base import SamplingParams
 from judicaita.training.settings import resolve
 from judicaita.types import Completion, RewardResult
 
-# peft's own use of transformers.
-pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
-
 MakePolicy = Callable[..., Policy]
 State = dict[str, Tensor]
 
@@ -497,7 +494,7 @@ def test_long_prompts_are_refused_or_left_out_with_a_count(
     configure: Configure, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = [*ROWS, {"prompt": "long " * 30, "reference": "Yes", "place": "x"}]
-    with pytest.raises(DataError, match="training row 7: its prompt is over the 64 tokens"):
+    with pytest.raises(DataError, match="training .* over the 64 tokens .*1 of 7"):
         trainer_of(configure(), rows=rows)
     assert not (configure().checkpoint_dir).exists()
 
@@ -507,7 +504,7 @@ def test_long_prompts_are_refused_or_left_out_with_a_count(
     assert len(trainer.sampler.items) == 6
     trainer.train()
 
-    with pytest.raises(DataError, match="row 1"):
+    with pytest.raises(DataError, match="over the 8 tokens .*7 of 7"):
         trainer_of(configure("none", long_prompts="drop", model_max_length=8), rows=rows)
 
 

@@ -49,8 +49,8 @@ def encode_prompts(
         way_out = ", or set long_prompts=drop to leave those out" if fitting else ""
         raise DataError(
             f"{name} sample {sample.id} ({sample.task or 'no task'}): its prompt is over the "
-            f"{limit} tokens that fit ({len(items) - len(fitting)} of {len(items)} are, the longest has "
-            f"{max(lengths)}), and prompts are never cut. Raise model_max_length as far as the "
+            f"{limit} tokens that fit ({len(items) - len(fitting)} of {len(items)} are, the "
+            f"longest has {max(lengths)}), and prompts are never cut. Raise model_max_length as far as the "
             f"model allows{way_out}."
         )
     return fitting

@@ -267,7 +267,7 @@ class TrainingConfig(RunConfig):
     """Share of the target by which a length may differ at full reward."""
 
     eval_dataset: str | None = None
-    """Held-out samples, named as ``dataset`` is (``tasks`` picks from a folder or family, not from a
+    """Held-out samples, named as ``dataset`` is (``tasks`` picks from a folder or family, not a
     file); None holds out part of ``dataset``, or draws fact patterns that a generated family never
     trains on."""
     eval_fraction: float = Field(0.1, gt=0, lt=1)
