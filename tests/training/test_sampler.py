@@ -7,7 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from judicaita.errors import CheckpointError
-from judicaita.errors import CheckpointError
 from judicaita.training.sampler import ShuffleSampler
 
 SIZES = st.tuples(st.integers(1, 12), st.integers(1, 7), st.integers(1, 4), st.integers(0, 3))

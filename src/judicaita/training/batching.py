@@ -50,8 +50,8 @@ def encode_prompts(
         raise DataError(
             f"{name} sample {sample.id} ({sample.task or 'no task'}): its prompt is over the "
             f"{limit} tokens that fit ({len(items) - len(fitting)} of {len(items)} are, the "
-            f"longest has {max(lengths)}), and prompts are never cut. Raise model_max_length as far as the "
-            f"model allows{way_out}."
+            f"longest has {max(lengths)}), and prompts are never cut. Raise model_max_length as "
+            f"far as the model allows{way_out}."
         )
     return fitting
 
