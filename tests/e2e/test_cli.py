@@ -129,10 +129,14 @@ def test_quickstart(
 # ── LoRA on a model folder, rows of one's own ────────────────────────────────────────────────────
 
 
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # plain peft's
 def test_lora_on_a_folder_and_on_from_there(
     judicaita: Run, gemma: Path, questions: Path, workspace: Path
 ) -> None:
-    setup = ("--base-model", gemma, "--dataset", questions, *SMALL, *FIT, "--learning-rate", "0.01")
+    setup = (
+        *("--base-model", gemma, "--dataset", questions, *SMALL, *FIT, "--learning-rate", "0.01"),
+        *("--lr-scheduler", "constant"),
+    )
     fine(judicaita("train-grpo", *setup, "--output-dir", "one", "--lora-r", 4))
     final = workspace / "one" / "final"
 

@@ -32,8 +32,6 @@ from judicaita.training.policy import Policy
 from judicaita.training.rollouts.base import SamplingParams
 from judicaita.types import Completion, Group
 
-pytestmark = pytest.mark.filterwarnings("ignore:.(is_)?gradient_checkpointing:FutureWarning")
-
 MakePolicy = Callable[..., Policy]
 Upcasts = Callable[[str], AbstractContextManager[None]]
 

@@ -128,8 +128,8 @@ def test_gradients_of_micro_batches_add_up(policy: Policy) -> None:
 
 
 def test_warm_up_and_fall(policy: Policy) -> None:
-    # 2 steps of warm-up, then linearly from step 2 to the last one, 6, where a half is left.
-    updater = updater_of(policy, 7, warmup_steps=2, lr_scheduler="linear", lr_floor=0.5)
+    # 2 steps of warm-up, then linearly from step 2 to where the run ends, 6: a half would be left.
+    updater = updater_of(policy, 6, warmup_steps=2, lr_scheduler="linear", lr_floor=0.5)
     expected = [1 / 3, 2 / 3, 1, 0.875, 0.75, 0.625, 0.5]
     rates = []
     for step in range(7):
@@ -144,7 +144,7 @@ def test_warm_up_and_fall(policy: Policy) -> None:
 
 
 def test_a_skipped_step_counts_in_the_schedule(policy: Policy) -> None:
-    updater, before = updater_of(policy, 5, lr_scheduler="linear"), weights(policy)
+    updater, before = updater_of(policy, 4, lr_scheduler="linear"), weights(policy)
     updater.skip()
     assert all(torch.equal(p, before[name]) for name, p in policy.trainable())
     assert policy.version == 0

@@ -22,9 +22,6 @@ from judicaita.training.policy import (
     merge_adapter,
 )
 
-# Names that transformers 5.23 deprecates; peft 0.21, and older transformers, know no others.
-pytestmark = pytest.mark.filterwarnings("ignore:.(is_)?gradient_checkpointing:FutureWarning")
-
 MakePolicy = Callable[..., Policy]
 Upcasts = Callable[[str], AbstractContextManager[None]]
 CPU = torch.device("cpu")
@@ -75,6 +72,12 @@ CHATML_END = "<|im_end|>\n<|im_start|>assistant\n"
             f"{GEMMA_START}Be brief.\n\nHi<end_of_turn>\n<start_of_turn>model\nYes<end_of_turn>\n"
             f"<start_of_turn>user\nWhy?{GEMMA_END}",
         ),
+        (
+            "gemma",
+            SYSTEM,
+            ({"role": "system", "content": "Mine."}, {"role": "user", "content": "Hi"}),
+            f"{GEMMA_START}Mine.\n\nHi{GEMMA_END}",
+        ),
         ("chatml", "", "Hi", f"<|im_start|>user\nHi{CHATML_END}"),
         (
             "chatml",
@@ -89,7 +92,10 @@ CHATML_END = "<|im_end|>\n<|im_start|>assistant\n"
             f"<|im_start|>system\nMine.<|im_end|>\n<|im_start|>user\nHi{CHATML_END}",
         ),
     ],
-    ids=["gemma", "gemma-folded", "gemma-turns", "chatml", "chatml-system", "chatml-own-system"],
+    ids=[
+        *("gemma", "gemma-folded", "gemma-turns", "gemma-own-system"),
+        *("chatml", "chatml-system", "chatml-own-system"),
+    ],
 )
 def test_chat_prompt(
     make_policy: MakePolicy, template: str, system: str, prompt: Any, expected: str
@@ -361,6 +367,7 @@ def test_full_weights_come_back(folder: Path, tmp_path: Path, make_policy: MakeP
     assert torch.equal(scores(other), scores(load_policy_for_inference(folder, "cpu")))
 
 
+@pytest.mark.filterwarnings("ignore:.gradient_checkpointing_enable:FutureWarning")
 def test_gradient_checkpointing_changes_no_gradient(folder: Path) -> None:
     found = []
     for checkpointing in (False, True):

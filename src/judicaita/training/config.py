@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -70,6 +70,11 @@ def _comma_list(value: Any) -> Any:
     )
 
 
+def _none_word(value: Any) -> Any:
+    """Flags and environment variables have no other way to say None."""
+    return None if value == "none" else value
+
+
 def _flags(*names: str) -> dict[str, Any]:
     """Further command-line names of a field, beside ``--field-name``."""
     return {"flags": list(names)}
@@ -87,6 +92,7 @@ class RunConfig(BaseModel):
         use_attribute_docstrings=True,
         validate_default=True,
         protected_namespaces=(),
+        allow_inf_nan=False,
     )
     env_prefix: ClassVar[str] = ""
 
@@ -157,7 +163,7 @@ class RunConfig(BaseModel):
     lr_scheduler: Literal["cosine", "linear", "constant"] = "cosine"
     """How the learning rate falls after the warm-up."""
     lr_floor: float = Field(0.0, ge=0, le=1)
-    """Share of the peak learning rate that is left at the last step."""
+    """Share of the peak learning rate towards which it falls."""
 
     checkpoint_dir: Path = Field(
         Path("./checkpoints/grpo"), json_schema_extra=_flags("--output-dir")
@@ -272,8 +278,8 @@ class TrainingConfig(RunConfig):
     trains on."""
     eval_fraction: float = Field(0.1, gt=0, lt=1)
     """Share of the samples held out for evaluation where no evaluation set is given."""
-    eval_samples: int | None = Field(200, ge=1)
-    """At most so many held-out samples are evaluated during training; None is all of them."""
+    eval_samples: Annotated[int | None, BeforeValidator(_none_word)] = Field(200, ge=1)
+    """At most so many held-out samples are evaluated during training; ``none`` is all of them."""
     save_steps: int = Field(500, ge=1)
     """A checkpoint every so many steps."""
     eval_steps: int = Field(100, ge=1)
@@ -325,18 +331,29 @@ def nearest(name: str, known: list[str]) -> str:
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
+def _paths(model: type[BaseModel], parent: str = "") -> Iterator[str]:
+    """Dotted names of all settings: ``batch_size``, ``loss.clip_low``."""
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _paths(field.annotation, f"{parent}{name}.")
+        else:
+            yield f"{parent}{name}"
+
+
 def _sentence(config_class: type[RunConfig], report: ValidationError) -> str:
     """What, why and the fix of the first error; how many more there are."""
     first, *others = report.errors()
     path = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        known = list(config_class.model_fields)
+        known = list(_paths(config_class))
         sentence = f"{path}: no such setting.{nearest(path, known)} See docs/configuration.md."
     else:
         reason = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
         field = config_class.model_fields.get(path)
-        default = f" (default {field.default!r})" if field and field.default is not None else ""
-        given = first["input"]
-        fix = "" if "default" in reason else default
-        sentence = f"{path}={given!r}: {reason}{fix}."
+        default = field.default if field and not field.default_factory else None
+        if isinstance(default, Path):
+            default = str(default)
+        fix = "" if default is None or "default" in reason else f" (default {default!r})"
+        reason = reason.replace("<class 'pathlib.Path'>", "a path")
+        sentence = f"{path}={first['input']!r}: {reason}{fix}."
     return sentence + (f" And {len(others)} more." if others else "")

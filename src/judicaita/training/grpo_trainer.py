@@ -202,7 +202,7 @@ class GRPOTrainer:
 
     def train(self) -> dict[str, float]:
         """Run to the end. Returns the figures of the last evaluation and of the last step."""
-        if self.steps_done == self.total_steps:
+        if self.steps_done == self.total_steps and checkpoints.read_card(self.folder.final):
             self.console.message(f"{self.folder.root}: the run is finished, nothing is left to do.")
             return {"steps": float(self.steps_done)}
         config = self.config

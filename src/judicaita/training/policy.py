@@ -60,14 +60,25 @@ class Policy:
 
     @property
     def eos_id(self) -> int:
-        """The one that ends an assistant's turn, for texts that are learnt."""
-        generation_config = getattr(self.model, "generation_config", None)
-        ids = getattr(generation_config, "eos_token_id", None)
-        if self.tokenizer.chat_template and self.chat_template == "auto" and isinstance(ids, list):
-            # Gemma lists [<eos>, <end_of_turn>]: a chat model ends its turn with the last one.
-            return int(ids[-1])
+        """The one that ends an answer, for texts that are learnt.
+
+        A chat model's template says which: Gemma lists [<eos>, <end_of_turn>], Qwen the other way
+        round, and both close a turn with the token of the turn.
+        """
+        if self._templated:
+            turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "ANSWER"}]
+            text = str(self.tokenizer.apply_chat_template(turns, tokenize=False))
+            tail = text.rpartition("ANSWER")[2]
+            for token_id in self.tokenizer(tail, add_special_tokens=False)["input_ids"]:
+                if token_id in self.eos_ids:
+                    return int(token_id)
         own = self.tokenizer.eos_token_id
         return int(own) if own is not None else min(self.eos_ids)
+
+    @property
+    def _templated(self) -> bool:
+        """Whether prompts go through a chat template."""
+        return self.chat_template == "auto" and bool(self.tokenizer.chat_template)
 
     @property
     def pad_id(self) -> int:
@@ -88,13 +99,12 @@ class Policy:
 
     def encode(self, prompt: Prompt) -> tuple[int, ...]:
         """Token ids of a prompt, the generation prompt of the chat template included."""
-        templated = self.chat_template == "auto" and self.tokenizer.chat_template
-        if not isinstance(prompt, str) and not templated:
+        if not isinstance(prompt, str) and not self._templated:
             raise DataError(
                 "a conversational prompt needs a chat template, and this model's tokenizer has "
                 "none (or chat_template=never). Use plain prompts, or a chat model."
             )
-        if templated:
+        if self._templated:
             return self._encode_chat(
                 ({"role": "user", "content": prompt},) if isinstance(prompt, str) else prompt
             )
@@ -106,12 +116,19 @@ class Policy:
         if self.system_prompt and messages[0]["role"] != "system":
             messages.insert(0, {"role": "system", "content": self.system_prompt})
         if messages[0]["role"] == "system" and not self._template_takes_system():
-            system, first, *rest = messages
-            first["content"] = f"{system['content']}\n\n{first['content']}"
-            messages = [first, *rest]
-        text = self.tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=True
-        )
+            system = messages.pop(0)["content"]
+            messages = messages or [{"role": "user", "content": ""}]
+            messages[0]["content"] = f"{system}\n\n{messages[0]['content']}".rstrip()
+        try:
+            text = self.tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=True
+            )
+        except TemplateError as error:
+            roles = ", ".join(message["role"] for message in messages)
+            raise DataError(
+                f"the model's chat template refuses a conversation of the turns {roles} ({error}). "
+                "Mend the prompt's turns, or use a plain prompt."
+            ) from error
         # The template writes the special tokens itself; the tokenizer must not add a second BOS.
         return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
@@ -235,7 +252,8 @@ def load_policy(config: RunConfig, base_model: str | None = None) -> Policy:
     dtype = placement.compute if config.use_lora else torch.float32
     model, tokenizer = _load(name, config.model_revision, dtype)
     if config.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        with _quiet():
+            model.gradient_checkpointing_enable({"use_reentrant": False})
         # Frozen embeddings' output must require a gradient, or checkpointed blocks record none.
         model.enable_input_require_grads()
     if config.use_lora:

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from judicaita.training.algorithms.schedules import Schedule, learning_rate_factor
 
-# 11 steps with a warm-up of 2: the fall goes from step 2 to step 10, halfway at step 6.
+# 10 steps (0 to 9), a warm-up of 2: the fall goes from step 2 to 10, halfway at step 6.
 BY_HAND = [
     ("cosine", 0.0, {0: 1 / 3, 1: 2 / 3, 2: 1, 4: 0.8535533905932737, 6: 0.5, 10: 0}),
     ("cosine", 0.2, {0: 1 / 3, 2: 1, 4: 0.882842712474619, 6: 0.6, 10: 0.2}),
@@ -20,7 +20,7 @@ BY_HAND = [
 def test_by_hand(schedule: Schedule, floor: float, factors: dict[int, float]) -> None:
     for step, expected in factors.items():
         factor = learning_rate_factor(
-            step, total_steps=11, warmup_steps=2, schedule=schedule, floor=floor
+            step, total_steps=10, warmup_steps=2, schedule=schedule, floor=floor
         )
         assert factor == pytest.approx(expected, abs=1e-15), step
 
