@@ -19,6 +19,7 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import Gemma2Config, Gemma2ForCausalLM, PreTrainedTokenizerFast
 
+import judicaita
 from judicaita.legal.tasks import generate, stream
 from judicaita.training.checkpoints import save_checkpoint
 from judicaita.training.config import SFTConfig
@@ -65,7 +66,9 @@ def tiny_folder(recipe: Recipe = RECIPE) -> Path:
     from platformdirs import user_cache_path
 
     texts = _texts(recipe)
-    key = hashlib.sha256(json.dumps([asdict(recipe), texts]).encode()).hexdigest()[:12]
+    # The version stands for the code of the supervised stage, which decides the weights as well.
+    content = json.dumps([judicaita.__version__, asdict(recipe), texts])
+    key = hashlib.sha256(content.encode()).hexdigest()[:12]
     folder = user_cache_path("judicaita") / f"tiny-{key}"
     if (folder / "config.json").is_file():
         return folder
