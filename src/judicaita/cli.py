@@ -10,6 +10,7 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
@@ -199,7 +200,7 @@ def evaluate_model(
     """Grade a checkpoint's greedy answers to held-out questions."""
     path = _checkpoint(checkpoint)
     from judicaita.training.checkpoints import require_checkpoint
-    from judicaita.training.console import TrainingConsole
+    from judicaita.training.console import Bar, TrainingConsole, progress
     from judicaita.training.data_curation import load_evaluation_data
     from judicaita.training.evaluation import evaluate_checkpoint
 
@@ -211,11 +212,24 @@ def evaluate_model(
         if dataset
         else None
     )
-    report = evaluate_checkpoint(
-        path, samples, max_samples=max_samples, output_file=output, device=device
-    )
-    with TrainingConsole(0) as console:
-        console.print_metrics(f"{path}: {len(report.records)} samples", report.metrics)
+    bars: list[Bar] = []
+    with ExitStack() as stack:
+
+        def show(done: int, total: int) -> None:
+            if not bars:
+                bars.append(stack.enter_context(progress("evaluating", total)))
+            bars[0].update(done)
+
+        report = evaluate_checkpoint(
+            path,
+            samples,
+            max_samples=max_samples,
+            output_file=output,
+            device=device,
+            progress=show,
+        )
+    title = f"{path}: {len(report.records)} samples"
+    TrainingConsole(0).print_metrics(title, report.metrics)
     if output:
         click.echo(f"Written to {output}")
 

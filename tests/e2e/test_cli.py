@@ -83,14 +83,18 @@ def test_train_evaluate_explain_export(judicaita: Run, trained: Path) -> None:
     assert not {"eval.jsonl", "judicaita.json"} & {path.name for path in Path("out").iterdir()}
 
 
-def test_the_evaluation_after_training_is_found_again(judicaita: Run, trained: Path) -> None:
-    """One grader: the figures of the run's last evaluation and those of the command agree."""
-    last = read_events(trained.parent / "events.jsonl")[-1]
-    fine(judicaita("evaluate-model", trained, "--output", "report.json"))
+def agrees_with_its_run(judicaita: Run, final: Path) -> None:
+    """The figures of a run's last evaluation and those of the command: one grader, one prompt."""
+    last = read_events(final.parent / "events.jsonl")[-1]
+    fine(judicaita("evaluate-model", final, "--output", "report.json"))
     found = json.loads(Path("report.json").read_text())["metrics"]
     shared = found.keys() & last.keys()
     assert {"accuracy", "reward", "reward/format", "mean_tokens", "truncated"} <= shared
     assert {name: last[name] for name in shared} == pytest.approx({n: found[n] for n in shared})
+
+
+def test_the_evaluation_after_training_is_found_again(judicaita: Run, trained: Path) -> None:
+    agrees_with_its_run(judicaita, trained)
 
 
 def test_the_checkpoint_may_be_set_for_good(
@@ -135,7 +139,7 @@ def test_lora_on_a_folder_and_on_from_there(
 ) -> None:
     setup = (
         *("--base-model", gemma, "--dataset", questions, *SMALL, *FIT, "--learning-rate", "0.01"),
-        *("--lr-scheduler", "constant"),
+        *("--lr-scheduler", "constant", "--eval-fraction", 0.5),
     )
     fine(judicaita("train-grpo", *setup, "--output-dir", "one", "--lora-r", 4))
     final = workspace / "one" / "final"
@@ -156,6 +160,7 @@ def test_lora_on_a_folder_and_on_from_there(
     with torch.no_grad():
         assert float((merged(ids).logits - expected).norm() / expected.norm()) <= 1e-5
 
+    agrees_with_its_run(judicaita, final)
     fine(judicaita("evaluate-model", final, "--dataset", questions, "--tasks", "city"))
     # A run goes on from the adapter: what it says before its first step is what that one says.
     fine(

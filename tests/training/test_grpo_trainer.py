@@ -389,7 +389,8 @@ def test_the_bounds_matter_from_the_second_update_on(
 
 
 def test_kl_to_the_reference_grows_from_nothing(configure: Configure) -> None:
-    config = configure(use_lora=True, lora_dropout=0.05, beta=0.1, learning_rate=3e-2, batch_size=6)
+    # Without dropout nothing but the adapter sets the two apart.
+    config = configure(use_lora=True, lora_dropout=0, beta=0.1, learning_rate=3e-2, batch_size=6)
     trainer = train(config, share_of_low_bytes)
     first, second = steps_of(trainer)
     # A new adapter is the model without it.
