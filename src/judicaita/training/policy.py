@@ -316,6 +316,7 @@ def _load(
                 # An adapter records where its base is: to be found from any working directory.
                 Path(name).absolute() if is_folder else name,
                 dtype=dtype,
+                use_safetensors=True,  # never a pickle, whoever wrote the folder
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,
                 # It also looks for an adapter of that name, and would ask the Hub regardless.
