@@ -199,6 +199,8 @@ def evaluate_model(
 ) -> None:
     """Grade a checkpoint's greedy answers to held-out questions."""
     path = _checkpoint(checkpoint)
+    from rich.console import Console
+
     from judicaita.training.checkpoints import require_checkpoint
     from judicaita.training.console import Bar, TrainingConsole, progress
     from judicaita.training.data_curation import load_evaluation_data
@@ -229,7 +231,8 @@ def evaluate_model(
             progress=show,
         )
     title = f"{path}: {len(report.records)} samples"
-    TrainingConsole(0).print_metrics(title, report.metrics)
+    # The figures are the command's result, so they go to stdout; progress goes to stderr.
+    TrainingConsole(0, console=Console()).print_metrics(title, report.metrics)
     if output:
         click.echo(f"Written to {output}")
 

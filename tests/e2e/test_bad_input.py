@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,8 @@ def things(workspace: Path, gemma: Path, questions: Path) -> None:
     config = json.loads(Path("odd/config.json").read_text())
     Path("odd/config.json").write_text(json.dumps(config | {"model_type": "gemma99"}))
     Path("shapes/config.json").write_text(json.dumps(config | {"intermediate_size": 64}))
+    shutil.copytree(gemma, "damaged")
+    Path("damaged/judicaita.json").write_text('{"step": 1')
     Path("no-adapter").mkdir()
     Path("no-adapter/adapter_config.json").write_text("{")
 
@@ -167,8 +170,9 @@ def test_data(judicaita: Run, flags: str, words: tuple[str, ...]) -> None:
         ("--output-dir used --resume auto", ("used", "holds another run")),
         ("--output-dir one.jsonl", ("one.jsonl", "is a file", "Name a new folder")),
         ("--output-dir one.jsonl/run", ("one.jsonl/run", "cannot be made")),
-        ("--resume nowhere", ("nowhere", "no run can go on", "checkpoints/step-N")),
-        ("--resume gemma", ("gemma", "no run can go on", "checkpoints/step-N")),
+        ("--resume run/checkpoints/step-9", ("step-9", "no run can go on", "checkpoints/step-N")),
+        ("--resume gemma", ("gemma", "no checkpoint of the run in run", "checkpoint_dir")),
+        ("--base-model damaged", ("judicaita.json is damaged", "Restore")),
         ("--learing-rate 1", ("'--learing-rate'", "--learning-rate")),
         ("--config key.yaml", ("batch_sise", "no such setting", "'batch_size'")),
         ("--config bad.yaml", ("bad.yaml is no valid YAML", "line 1", "Mend it")),
@@ -248,6 +252,22 @@ def test_a_reward_that_fails(judicaita: Run) -> None:
     last = done.err.splitlines()[-1]
     assert last.startswith("Error: reward 'score' failed on sample ")
     assert "KeyError: 'law'" in last
+
+
+@pytest.mark.skipif(find_spec("wandb") is not None, reason="wandb is installed here")
+def test_a_tracker_that_is_not_installed(judicaita: Run) -> None:
+    words = ("report_to: wandb cannot be imported", "pip install", "leave it out")
+    refused(judicaita, f"{TRAIN} --report-to tensorboard,wandb", *words)
+    refused(judicaita, f"{SFT} --report-to tensorboard,wandb", *words)
+
+
+def test_a_run_that_diverges(judicaita: Run) -> None:
+    flags = "--learning-rate 1e30 --generation-max-length 16 --verbosity-target 8"
+    done = judicaita(*f"{TRAIN} {flags}".split(" "))
+    assert done.code == 2
+    assert "Traceback" not in done.err
+    assert done.err.splitlines()[-1].startswith("Error: the model's logits are no finite numbers")
+    assert "Lower learning_rate" in done.err.splitlines()[-1]
 
 
 def test_a_damaged_run(judicaita: Run) -> None:

@@ -600,9 +600,25 @@ def test_a_named_checkpoint_is_gone_on_from(configure: Configure) -> None:
     step = done.folder.step(1)
     again = trainer_of(configure(**settings, resume=str(step)), share_of_low_bytes)
     assert again.steps_done == 1
+    # Were the run killed now, resume=auto must not take up what the first one ended with.
+    assert not done.folder.final.exists()
+    assert done.folder.newest() == step
     again.train()
     assert (weights(again).keys(), comparable(again)) == (expected[0].keys(), expected[1])
     assert same(weights(again), expected[0])
+
+
+def test_a_checkpoint_of_another_run_is_refused(configure: Configure) -> None:
+    """Going on from it here would overwrite the records of this run."""
+    one = train(configure("one", save_steps=1), share_of_low_bytes)
+    two = train(configure("two", save_steps=1), share_of_low_bytes)
+    before = two.folder.events.read_bytes()
+    with pytest.raises(ConfigError, match="no checkpoint of the run in .*two"):
+        trainer_of(configure("two", resume=str(one.folder.step(1))), share_of_low_bytes)
+    with pytest.raises(ConfigError, match="no checkpoint of the run in .*fresh"):
+        trainer_of(configure("fresh", resume=str(one.folder.step(1))), share_of_low_bytes)
+    assert two.folder.events.read_bytes() == before
+    assert not (one.folder.root.parent / "fresh").exists()
 
 
 def test_a_used_folder_is_refused_before_anything_is_loaded(configure: Configure) -> None:

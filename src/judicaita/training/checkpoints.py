@@ -58,9 +58,20 @@ class RunFolder:
 
     def newest(self) -> Path | None:
         """The checkpoint of the highest step, if there is one."""
-        named = ((re.fullmatch(r"step-(\d+)", p.name), p) for p in self.step(0).parent.glob("*"))
-        found = [(int(match[1]), path) for match, path in named if match and is_resumable(path)]
+        found = [(number, path) for number, path in self._steps() if is_resumable(path)]
         return max(found)[1] if found else None
+
+    def remove_checkpoints_after(self, step: int) -> None:
+        """Delete what a run that goes on from ``step`` will write again, ``final/`` included: else
+        a later ``resume=auto`` would take up the older of the two."""
+        for number, path in self._steps():
+            if number > step:
+                shutil.rmtree(path)
+        shutil.rmtree(self.final, ignore_errors=True)
+
+    def _steps(self) -> list[tuple[int, Path]]:
+        named = ((re.fullmatch(r"step-(\d+)", p.name), p) for p in self.step(0).parent.glob("*"))
+        return [(int(match[1]), path) for match, path in named if match]
 
     def refuse_if_used(self) -> None:
         """`ConfigError` when the folder holds a run, which must not be mixed with another."""

@@ -101,7 +101,7 @@ class RunConfig(BaseModel):
     model_revision: str | None = None
     """Commit, tag or branch of a Hub model; None is its default branch."""
     adapter: Path | None = None
-    """An existing LoRA adapter to go on training from."""
+    """An existing LoRA adapter to go on training from; its rank, alpha and layers stay its own."""
     model_max_length: int = Field(2048, ge=8)
     """Longest prompt, in tokens; with its trace, in a supervised run. A longer one is never cut:
     see ``long_prompts``."""
@@ -320,7 +320,10 @@ def profile_of(config_class: type[RunConfig], base_model: Any) -> dict[str, Any]
     name = base_model if isinstance(base_model, str) else ""
     card = Path(name) / CARD
     if card.is_file():
-        name = json.loads(card.read_text(encoding="utf-8"))["config"]["base_model"]
+        try:
+            name = json.loads(card.read_text(encoding="utf-8"))["config"]["base_model"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ConfigError(f"{card} is damaged ({error!r}). Restore or remove it.") from error
     profile = PROFILES.get(name, {})
     return {name: value for name, value in profile.items() if name in config_class.model_fields}
 

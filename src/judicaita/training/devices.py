@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import os
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -23,9 +27,52 @@ class Placement:
         """True when the forward pass runs under autocast."""
         return self.compute != torch.float32
 
-    def autocast(self) -> torch.autocast:
+    def autocast(self) -> AbstractContextManager[Any]:
         """The context of every forward pass; does nothing at float32."""
-        return torch.autocast(self.device.type, dtype=self.compute, enabled=self.mixed)
+        if not self.mixed:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=self.compute)
+
+    def flush(self) -> None:
+        """Compute what was asked for so far; does nothing where that has happened already.
+
+        XLA only records operations and runs them as one graph. A value read without this runs what
+        it depends on and keeps nothing else of it: the next one read runs the same once more.
+        """
+        if self.device.type == "xla":
+            import torch_xla
+
+            torch_xla.sync()
+
+    def generator(self, seed: int) -> torch.Generator:
+        """A generator for sampling, on the device where tokens are to be drawn."""
+        # torch has no generators on XLA.
+        own = torch.device("cpu") if self.device.type == "xla" else self.device
+        return torch.Generator(own).manual_seed(seed)
+
+    def seed(self, seed: int) -> None:
+        """Seed the global generators, from which new adapters and dropout are drawn."""
+        torch.manual_seed(seed)
+        if self.device.type == "xla":
+            # torch.manual_seed reaches every device but this one.
+            _xla_model().set_rng_state(seed)
+
+    def rng_state(self) -> dict[str, Any]:
+        """State of the global generators."""
+        state: dict[str, Any] = {"torch_rng": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            state["cuda_rng"] = torch.cuda.get_rng_state(self.device)
+        elif self.device.type == "xla":
+            state["xla_rng"] = _xla_model().get_rng_state()
+        return state
+
+    def set_rng_state(self, state: Mapping[str, Any]) -> None:
+        """Take `rng_state` back; that of a device other than this one is passed over."""
+        torch.set_rng_state(state["torch_rng"])
+        if self.device.type == "cuda" and "cuda_rng" in state:
+            torch.cuda.set_rng_state(state["cuda_rng"], self.device)
+        elif self.device.type == "xla" and "xla_rng" in state:
+            _xla_model().set_rng_state(state["xla_rng"])
 
 
 def place(device: str, precision: str) -> Placement:
@@ -58,15 +105,41 @@ def _pick_device(name: str) -> torch.device:
 
 
 def _tpu() -> torch.device:
+    remedy = (
+        'Install it with `pip install "judicaita[tpu]"` in an environment of its own, since it '
+        "pins its own torch."
+    )
+    chosen = os.environ.get("PJRT_DEVICE")
     try:
         import torch_xla
-    except ImportError:
+        import torch_xla.runtime
+
+        device: torch.device = torch_xla.device()
+    except ModuleNotFoundError:
+        raise ConfigError(f"device=tpu: torch_xla is not installed. {remedy}") from None
+    except ImportError as error:
         raise ConfigError(
-            "device=tpu: torch_xla is not installed. Install it with `pip install "
-            '"judicaita[tpu]"` in an environment of its own, since it pins its own torch.'
-        ) from None
-    device: torch.device = torch_xla.device()
+            f"device=tpu: torch_xla does not fit this torch ({error}). {remedy}"
+        ) from error
+    except (OSError, RuntimeError) as error:
+        raise ConfigError(
+            f"device=tpu: torch_xla finds no device ({str(error).splitlines()[0]}). Run it on a "
+            "TPU machine, or set device=auto."
+        ) from error
+    if chosen is None and torch_xla.runtime.device_type() == "CPU":
+        # What torch_xla falls back to. It writes its choice there, where it would look the user's.
+        os.environ.pop("PJRT_DEVICE", None)
+        raise ConfigError(
+            "device=tpu: torch_xla finds no TPU here and would compute on the CPU. Set "
+            "device=auto, or PJRT_DEVICE=CPU in the environment to try XLA without a TPU."
+        )
     return device
+
+
+def _xla_model() -> Any:
+    import torch_xla.core.xla_model
+
+    return torch_xla.core.xla_model
 
 
 def _pick_precision(device: torch.device, precision: str) -> torch.dtype:
@@ -78,4 +151,7 @@ def _pick_precision(device: torch.device, precision: str) -> torch.dtype:
         # Compute capability 8.0 (Ampere) brought bf16 units; older cards only emulate them.
         native = torch.cuda.get_device_capability(device)[0] >= 8 or torch.version.hip is not None
         return torch.bfloat16 if native else torch.float16
+    if precision == "fp16" and device.type == "xla":
+        # Its autocast would warn and go on in float32.
+        raise ConfigError("precision=fp16: XLA has no such autocast. Set precision=bf16 or fp32.")
     return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from judicaita.errors import CheckpointError, RewardError
+from judicaita.errors import CheckpointError, ConfigError, RewardError
 from judicaita.training import checkpoints
 from judicaita.training.algorithms.advantages import group_advantages, has_signal
 from judicaita.training.batching import Batch, Item, encode_prompts, make_batch
@@ -51,7 +51,8 @@ from judicaita.training.rewards import (
 from judicaita.training.rollouts.base import RolloutEngine, SamplingParams
 from judicaita.training.rollouts.native import NativeEngine
 from judicaita.training.sampler import ShuffleSampler
-from judicaita.training.trackers import Tracker, make_trackers
+from judicaita.training.settings import flatten
+from judicaita.training.trackers import Tracker, make_trackers, require_trackers
 from judicaita.training.update import PolicyUpdate
 from judicaita.types import Group, Sample
 
@@ -135,6 +136,7 @@ class GRPOTrainer:
     def initialize(self) -> None:
         """Load the model, tokenize the prompts, and make or resume the run's folder."""
         resume_from = self._resume_from()
+        require_trackers(self.config.report_to)
         torch.manual_seed(self.config.seed)
         self.policy = load_policy(self.config, resolve_base_model(self.config.base_model))
         train_items = self._encode(self.train_samples, "training")
@@ -162,6 +164,8 @@ class GRPOTrainer:
             self._take_up_finished()
         else:
             self.load_checkpoint(resume_from)
+            self._tell_changes(resume_from)
+            self.folder.remove_checkpoints_after(self.steps_done)
 
     def _take_up_finished(self) -> None:
         """Load what a finished run ended with; there is nothing left to train."""
@@ -174,6 +178,18 @@ class GRPOTrainer:
         self.policy.load_weights(self.folder.final)
         self.steps_done = step
 
+    def _tell_changes(self, checkpoint: Path) -> None:
+        """Say which settings differ from those that the checkpoint was written with."""
+        before = flatten(checkpoints.read_card(checkpoint).get("config", {}))
+        now = flatten(self.config.model_dump(mode="json"))
+        changed = [
+            f"{name} {before[name]!r} → {value!r}"
+            for name, value in now.items()
+            if name in before and before[name] != value and name != "resume"
+        ]
+        if changed:
+            self.console.message(f"resumed with other settings: {', '.join(changed)}")
+
     def _resume_from(self) -> Path | None:
         """The checkpoint to go on from; refuses a used folder before anything is loaded."""
         if self.config.resume == "auto":
@@ -184,7 +200,13 @@ class GRPOTrainer:
                 self.folder.refuse_if_used()
             return newest
         if self.config.resume != "never":
-            return Path(self.config.resume)
+            chosen = Path(self.config.resume)
+            if chosen.absolute().parent != self.folder.step(0).absolute().parent:
+                raise ConfigError(
+                    f"resume={chosen}: it is no checkpoint of the run in {self.folder.root}, whose "
+                    "records would be overwritten. Set checkpoint_dir to the folder of its run."
+                )
+            return chosen
         self.folder.refuse_if_used()
         return None
 

@@ -55,6 +55,7 @@ class Updater:
     def backward(self, loss: Tensor) -> None:
         """Add the gradients of one micro-batch's share of the loss."""
         self.scaler.scale(loss).backward()
+        self.policy.placement.flush()
 
     def step(self) -> UpdateInfo:
         """Update the weights with the gradients collected since the last call."""
@@ -76,6 +77,7 @@ class Updater:
             self.policy.version += 1
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
+        self.policy.placement.flush()
         self.step_count += 1
         return UpdateInfo(norm, min(norm, limit), rate, applied)
 

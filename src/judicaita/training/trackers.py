@@ -28,6 +28,12 @@ class Tracker(Protocol):
         """Write out what is pending and end the run there."""
 
 
+def require_trackers(names: Sequence[str]) -> None:
+    """`ConfigError` for a tracker that is not installed, before a run's folder is made."""
+    for name in names:
+        _import_tracker(name)
+
+
 def make_trackers(
     names: Sequence[str],
     run_dir: Path,

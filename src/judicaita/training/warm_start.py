@@ -20,7 +20,7 @@ from judicaita.training.optimization import Updater
 from judicaita.training.policy import Policy, load_policy
 from judicaita.training.sampler import ShuffleSampler
 from judicaita.training.supervised import Row, supervised_row, supervised_step
-from judicaita.training.trackers import make_trackers
+from judicaita.training.trackers import make_trackers, require_trackers
 from judicaita.types import Sample
 
 
@@ -37,6 +37,7 @@ def supervised_fine_tuning(
     """
     folder = checkpoints.RunFolder(config.checkpoint_dir)
     folder.refuse_if_used()
+    require_trackers(config.report_to)
     samples = to_samples(train_dataset)
     torch.manual_seed(config.seed)
     policy = load_policy(config, resolve_base_model(config.base_model))

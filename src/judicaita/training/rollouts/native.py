@@ -71,7 +71,7 @@ class _Decoding:
         self.prompts = prompts
         self.eos = policy.eos_ids
         self.device = policy.placement.device
-        self.generator = torch.Generator(self.device).manual_seed(sampling.seed)
+        self.generator = policy.placement.generator(sampling.seed)
         self.rows = [_Row() for _ in range(len(prompts) * n)]
 
     def run(self) -> list[Completion]:
@@ -80,6 +80,7 @@ class _Decoding:
         for _ in range(self.sampling.max_tokens):
             tokens_R, logprobs_R = sample_tokens(logits_R_V, self.sampling, self.generator)
             self._append(live, tokens_R, logprobs_R)
+            tokens_R = tokens_R.to(self.device)
             keep = [r for r, index in enumerate(live) if not self.rows[index].stopped]
             if not keep or len(self.rows[live[keep[0]]].token_ids) == self.sampling.max_tokens:
                 break
@@ -127,7 +128,8 @@ class _Decoding:
             logits_to_keep=1,
         )
         logits: Tensor = output.logits[:, -1].float()
-        return logits
+        self.policy.placement.flush()
+        return logits.to(self.generator.device)
 
     def _append(self, live: list[int], tokens_R: Tensor, logprobs_R: Tensor) -> None:
         for index, token, logprob in zip(live, tokens_R.tolist(), logprobs_R.tolist(), strict=True):
@@ -150,6 +152,11 @@ def sample_tokens(
     logits_R_V: Tensor, sampling: SamplingParams, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """One token per row and its log-probability (nats) in the distribution it was drawn from."""
+    if not bool(logits_R_V.amax(dim=-1).isfinite().all()):  # NaN passes through amax
+        raise RolloutError(
+            "the model's logits are no finite numbers any more, so no token can be drawn: its "
+            "weights have diverged. Lower learning_rate, or go on from an earlier checkpoint."
+        )
     if sampling.temperature == 0:
         log_p_R_V = logits_R_V.log_softmax(dim=-1)
         tokens_R = log_p_R_V.argmax(dim=-1)
