@@ -621,6 +621,20 @@ def test_a_checkpoint_of_another_run_is_refused(configure: Configure) -> None:
     assert not (one.folder.root.parent / "fresh").exists()
 
 
+def test_other_settings_on_resume_are_told(
+    configure: Configure, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(configure(save_steps=1, max_steps=2), share_of_low_bytes)
+    shutil.rmtree(configure().checkpoint_dir / "final")
+    other = configure(save_steps=1, max_steps=2, resume="auto", learning_rate=3e-5)
+    trainer = GRPOTrainer(other, ROWS, HELD_OUT, share_of_low_bytes)
+    capsys.readouterr()
+    trainer.initialize()
+    told = " ".join(capsys.readouterr().err.split())
+    assert told.startswith("resumed with other settings: learning_rate ")
+    assert told.endswith("→ 3e-05")
+
+
 def test_a_used_folder_is_refused_before_anything_is_loaded(configure: Configure) -> None:
     train(configure(max_steps=1), share_of_low_bytes)
     with pytest.raises(ConfigError, match="it holds another run .* resume=auto"):

@@ -29,6 +29,7 @@ from judicaita.training.data_curation import (
     to_samples,
     write_samples,
 )
+from judicaita.training.devices import place
 from judicaita.training.embedded import resolve_base_model
 from judicaita.training.evaluation import EvaluationHarness
 from judicaita.training.metrics import (
@@ -137,7 +138,8 @@ class GRPOTrainer:
         """Load the model, tokenize the prompts, and make or resume the run's folder."""
         resume_from = self._resume_from()
         require_trackers(self.config.report_to)
-        torch.manual_seed(self.config.seed)
+        # Before the embedded model is built: XLA must be there at torch's first backward pass.
+        place(self.config.device, self.config.precision).seed(self.config.seed)
         self.policy = load_policy(self.config, resolve_base_model(self.config.base_model))
         train_items = self._encode(self.train_samples, "training")
         self.eval_items = self._encode(self.eval_samples, "evaluation")
@@ -439,24 +441,19 @@ class GRPOTrainer:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything but the weights that a step depends on."""
-        state = {
+        return {
             "steps_done": self.steps_done,
             "sampler": self.sampler.state_dict(),
             "updater": self.updater.state_dict(),
-            "torch_rng": torch.get_rng_state(),
+            **self.policy.placement.rng_state(),
         }
-        if self.policy.placement.device.type == "cuda":
-            state["cuda_rng"] = torch.cuda.get_rng_state(self.policy.placement.device)
-        return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take `state_dict` back."""
         self.steps_done = int(state["steps_done"])
         self.sampler.load_state_dict(state["sampler"])
         self.updater.load_state_dict(state["updater"])
-        torch.set_rng_state(state["torch_rng"])
-        if "cuda_rng" in state:
-            torch.cuda.set_rng_state(state["cuda_rng"], self.policy.placement.device)
+        self.policy.placement.set_rng_state(state)
 
     def _save_final(self) -> None:
         held_out = self.folder.root / checkpoints.HELD_OUT

@@ -37,12 +37,11 @@ class PolicyUpdate:
         for _ in range(self.config.num_iterations):
             sums = _Sums()
             for index, batch in enumerate(batches):
-                loss, old_logprobs_B_T = self._loss(
+                old_logprobs_B_T = self._backward(
                     batch, old[index] if index < len(old) else None, token_count, sums
                 )
                 if len(old) <= index:
                     old.append(old_logprobs_B_T)
-                self.updater.backward(loss)
             info = self.updater.step()
             applied += info.applied
         return {
@@ -53,10 +52,10 @@ class PolicyUpdate:
             "updates": float(applied),
         }
 
-    def _loss(
+    def _backward(
         self, batch: Batch, old_logprobs_B_T: Tensor | None, token_count: int, sums: _Sums
-    ) -> tuple[Tensor, Tensor]:
-        """A micro-batch's share of the loss, and the log-probabilities the ratio refers to.
+    ) -> Tensor:
+        """Add the gradients of a micro-batch; returns the log-probabilities the ratio refers to.
 
         On the first pass the policy is the one that sampled, so the ratio is 1 by definition and
         no second forward pass is needed.
@@ -67,11 +66,15 @@ class PolicyUpdate:
             old_logprobs_B_T = logprobs_B_T.detach()
         output = config.loss(logprobs_B_T, old_logprobs_B_T, batch.advantages_B_T)
         policy_loss = loss = token_mean(output.per_token_B_T, mask, token_count)
+        kl: Tensor | None = None
         if config.beta > 0:
             with self.policy.reference():
                 reference_B_T, _ = self.policy.logprobs(batch, config.temperature)
             kl = token_mean(k3(logprobs_B_T, reference_B_T), mask, token_count)
             loss = policy_loss + config.beta * kl
+        self.updater.backward(loss)
+        # Figures are read after the backward pass: each is a wait for the device.
+        if kl is not None:
             sums.kl += float(kl.detach())
         sums.policy_loss += float(policy_loss.detach())
         sums.loss += float(loss.detach())
@@ -80,7 +83,7 @@ class PolicyUpdate:
         sums.entropy += float(entropy_B_T[mask].sum())
         mismatch_B_T = (old_logprobs_B_T - batch.rollout_logprobs_B_T).abs()
         sums.mismatch += float(mismatch_B_T[mask].sum())
-        return loss, old_logprobs_B_T
+        return old_logprobs_B_T
 
 
 @dataclass

@@ -7,13 +7,12 @@ from contextlib import ExitStack
 from time import perf_counter
 from typing import Any
 
-import torch
-
 from judicaita.errors import DataError
 from judicaita.training import checkpoints
 from judicaita.training.config import SFTConfig
 from judicaita.training.console import TrainingConsole
 from judicaita.training.data_curation import to_samples
+from judicaita.training.devices import place
 from judicaita.training.embedded import resolve_base_model
 from judicaita.training.metrics import EventLog
 from judicaita.training.optimization import Updater
@@ -39,7 +38,8 @@ def supervised_fine_tuning(
     folder.refuse_if_used()
     require_trackers(config.report_to)
     samples = to_samples(train_dataset)
-    torch.manual_seed(config.seed)
+    # Before the embedded model is built: XLA must be there at torch's first backward pass.
+    place(config.device, config.precision).seed(config.seed)
     policy = load_policy(config, resolve_base_model(config.base_model))
     rows = _fitting([supervised_row(policy, sample) for sample in samples], policy, config)
     if len(rows) < len(samples):
