@@ -33,6 +33,14 @@ class Placement:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=self.compute)
 
+    @property
+    def cuts_caches(self) -> bool:
+        """False where a cache cannot be cut to a sliding window and is kept whole.
+
+        Cutting slices from ``-window``, and XLA refuses that while the cache is shorter.
+        """
+        return self.device.type != "xla"
+
     def flush(self) -> None:
         """Compute what was asked for so far; does nothing where that has happened already.
 

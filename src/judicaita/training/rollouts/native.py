@@ -107,7 +107,9 @@ class _Decoding:
         ids, attention, positions = (
             tensor.to(self.device) for tensor in (ids_P_L, attention_P_L, positions_P_L)
         )
-        cache = DynamicCache(config=self.policy.model.config)
+        # Without the configuration every layer's cache is whole; the window is then in the mask.
+        cuts = self.policy.placement.cuts_caches
+        cache = DynamicCache(config=self.policy.model.config if cuts else None)
         logits_P_V = self._forward(ids, attention, positions, cache)
         cache.batch_repeat_interleave(self.n)
         repeat = (self.n, 0)
