@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from judicaita.errors import ConfigError
 
@@ -41,6 +42,11 @@ class Placement:
         """
         return self.device.type != "xla"
 
+    @property
+    def recomputes(self) -> bool:
+        """False where torch.utils.checkpoint does not know the device."""
+        return self.device.type != "xla"
+
     def flush(self) -> None:
         """Compute what was asked for so far; does nothing where that has happened already.
 
@@ -51,6 +57,21 @@ class Placement:
             import torch_xla
 
             torch_xla.sync()
+
+    def savable(self, model: nn.Module) -> dict[str, Tensor] | None:
+        """The state of a model to save it from; None where it can be saved as it is.
+
+        safetensors copies from addresses of memory, and tensors on XLA have none.
+        """
+        if self.device.type != "xla":
+            return None
+        moved: dict[int, Tensor] = {}  # tied weights stay one tensor, to be saved once
+        state = {}
+        for name, tensor in model.state_dict(keep_vars=True).items():
+            if id(tensor) not in moved:
+                moved[id(tensor)] = tensor.detach().cpu()
+            state[name] = moved[id(tensor)]
+        return state
 
     def generator(self, seed: int) -> torch.Generator:
         """A generator for sampling, on the device where tokens are to be drawn."""
@@ -134,12 +155,12 @@ def _tpu() -> torch.device:
             f"device=tpu: torch_xla finds no device ({str(error).splitlines()[0]}). Run it on a "
             "TPU machine, or set device=auto."
         ) from error
-    if chosen is None and torch_xla.runtime.device_type() == "CPU":
-        # What torch_xla falls back to. It writes its choice there, where it would look the user's.
+    if chosen is None and torch_xla.runtime.device_type() != "TPU":
+        # torch_xla falls back to the CPU and notes that in the environment, as if one had asked.
         os.environ.pop("PJRT_DEVICE", None)
         raise ConfigError(
-            "device=tpu: torch_xla finds no TPU here and would compute on the CPU. Set "
-            "device=auto, or PJRT_DEVICE=CPU in the environment to try XLA without a TPU."
+            "device=tpu: torch_xla finds no TPU here. Set device=auto, or PJRT_DEVICE=CPU in the "
+            "environment to try XLA without one."
         )
     return device
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from judicaita.errors import DataError, ModelError
+from judicaita.errors import ConfigError, DataError, ModelError
 from judicaita.training.algorithms.logprobs import token_logprobs
 from judicaita.training.devices import Placement, place
 from judicaita.types import Message, Prompt
@@ -210,7 +210,8 @@ class Policy:
         # Embeddings never learn here; to find out by itself, peft would ask the Hub at every save.
         own: dict[str, Any] = {"save_embedding_layers": False} if self.is_adapter else {}
         with _quiet():
-            self.model.save_pretrained(folder, **own)
+            state = self.placement.savable(self.model)
+            self.model.save_pretrained(folder, state_dict=state, **own)
             self.tokenizer.save_pretrained(folder)
 
     def load_weights(self, folder: Path) -> None:
@@ -247,6 +248,11 @@ def load_policy(config: RunConfig, base_model: str | None = None) -> Policy:
     here. Raises `ModelError` in one sentence for whatever cannot be loaded.
     """
     placement = place(config.device, config.precision)
+    if config.gradient_checkpointing and not placement.recomputes:
+        raise ConfigError(
+            f"gradient_checkpointing: torch has none on device={config.device}. Leave it out, and "
+            "to need less memory lower batch_size."
+        )
     name = base_model or config.base_model
     # Full fine-tuning keeps float32 masters: a bf16 weight cannot take up an update of 1e-3 of it.
     dtype = placement.compute if config.use_lora else torch.float32
