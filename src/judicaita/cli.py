@@ -51,7 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         _fail(f"{error.filename}: {error.strerror}. Check the path and who may write there.")
     except (click.Abort, KeyboardInterrupt):
-        click.echo("Interrupted.", err=True)
+        click.echo(
+            "Interrupted. A run that has saved a checkpoint goes on with --resume auto.", err=True
+        )
         sys.exit(INTERRUPTED)
 
 
@@ -162,8 +164,11 @@ def sft(file: Path | None, show_config: bool, **given: Any) -> None:
     metrics = supervised_fine_tuning(config, data.train, origins=resolved.origins)
     final = config.checkpoint_dir / "final"
     click.echo(f"Loss {metrics['loss']:.4f} nats per token; the model is in {final}")
-    start = f"{config.base_model} --adapter {final}" if config.use_lora else final
-    click.echo(f"Next: judicaita train-grpo --base-model {start}")
+    adapter = f" --use-lora --adapter {final}" if config.use_lora else ""
+    base = config.base_model if config.use_lora else final
+    click.echo(
+        f"Next: judicaita train-grpo --base-model {base}{adapter} --dataset {config.dataset}"
+    )
 
 
 _CHECKPOINT_HELP = f"A run's final/ or step-N folder; {CHECKPOINT_VARIABLE} if left out."
@@ -185,6 +190,7 @@ def _checkpoint(given: Path | None) -> Path:
 )
 @click.option("--tasks", default="", help="Tasks of a LegalBench folder, comma-separated.")
 @click.option("--max-samples", type=click.IntRange(min=1), help="Evaluate at most so many samples.")
+@click.option("--reward", help="module:function or file.py:function; the composite if left out.")
 @click.option(
     "--output", type=click.Path(path_type=Path), help="Write figures and samples as JSON."
 )
@@ -194,6 +200,7 @@ def evaluate_model(
     dataset: str | None,
     tasks: str,
     max_samples: int | None,
+    reward: str | None,
     output: Path | None,
     device: str,
 ) -> None:
@@ -201,10 +208,11 @@ def evaluate_model(
     path = _checkpoint(checkpoint)
     from rich.console import Console
 
-    from judicaita.training.checkpoints import require_checkpoint
+    from judicaita.training.checkpoints import read_card, require_checkpoint
     from judicaita.training.console import Bar, TrainingConsole, progress
     from judicaita.training.data_curation import load_evaluation_data
     from judicaita.training.evaluation import evaluate_checkpoint
+    from judicaita.training.rewards import load_reward
 
     require_checkpoint(path)
     if tasks and not dataset:
@@ -214,6 +222,14 @@ def evaluate_model(
         if dataset
         else None
     )
+    own = read_card(path).get("config", {}).get("reward")
+    if own and not reward:
+        # Loading it unasked would run code that a downloaded folder names.
+        click.echo(
+            f"Note: the run's own reward ({own}) is not loaded unasked, so the reward below is the "
+            "composite's. Give it by --reward.",
+            err=True,
+        )
     bars: list[Bar] = []
     with ExitStack() as stack:
 
@@ -228,6 +244,7 @@ def evaluate_model(
             max_samples=max_samples,
             output_file=output,
             device=device,
+            reward=load_reward(reward) if reward else None,
             progress=show,
         )
     title = f"{path}: {len(report.records)} samples"

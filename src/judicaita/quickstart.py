@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from importlib.util import find_spec
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -55,7 +56,9 @@ def run_quickstart(output_dir: Path, *, seed: int = 0) -> str:
         SHOWN,
     )
     explained = asyncio.run(_explain(trainer.folder.final, held_out[0]))
-    picture = plot_run(trainer.folder.events, folder / "progress.png")
+    curves = "none, without judicaita[eval]"
+    if find_spec("matplotlib"):
+        curves = str(plot_run(trainer.folder.events, folder / "progress.png"))
     factor, baseline = best_single_factor(held_out)
     minutes = (perf_counter() - began) / 60
     return (
@@ -64,7 +67,7 @@ def run_quickstart(output_dir: Path, *, seed: int = 0) -> str:
         f"{minutes:.1f} minutes.\n"
         f"Looking at one fact alone ({factor}) would give {baseline:.3f}: accuracy says that "
         "answers improved, not that the reasons are right.\n"
-        f"The run: {folder}   its curves: {picture}\n"
+        f"The run: {folder}   its curves: {curves}\n"
         f"Next: judicaita evaluate-model {trainer.folder.final}"
     )
 

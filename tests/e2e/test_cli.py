@@ -185,7 +185,8 @@ def test_a_supervised_stage_comes_first(
         *("sft", *setup, "--base-model", gemma, "--output-dir", "taught", "--epochs", 3),
         *("--batch-size", 6, "--gradient-accumulation-steps", 1, "--learning-rate", "0.01"),
     )
-    assert fine(learnt).splitlines()[1] == ("Next: judicaita train-grpo --base-model taught/final")
+    following = fine(learnt).splitlines()[1]
+    assert following.startswith("Next: judicaita train-grpo --base-model taught/final --dataset ")
     losses = [event["loss"] for event in read_events(workspace / "taught" / "events.jsonl")]
     assert len(losses) == 3
     assert losses[2] < losses[0]
@@ -262,7 +263,9 @@ def test_a_reward_of_ones_own_and_a_run_that_is_interrupted(
     Path("stop").touch()
     stopped = judicaita(*command)
     assert stopped.code == 130
-    assert stopped.err.endswith("Interrupted.\n")
+    assert stopped.err.endswith(
+        "Interrupted. A run that has saved a checkpoint goes on with --resume auto.\n"
+    )
     assert stopped.out == ""
     Path("stop").unlink()
     refused = judicaita(*command)

@@ -291,3 +291,19 @@ def test_any_text_grades_within_bounds(text, reference, marker):
     if reference.strip():
         for mode in ("auto", "exact", "overlap"):
             assert 0 <= grade_answer(marker + text, reference, mode=mode).score <= 1
+
+
+def test_a_hundred_short_lines_after_a_label_cost_no_time() -> None:
+    """Each line used to double the work of the pattern for lists."""
+    text = "Conclusion: hearsay" + "\n\nfoo" * 200 + "\nthis is the end of it (x)"
+    began = time.perf_counter()
+    grade_answer(text, "hearsay")
+    assert time.perf_counter() - began < 1
+
+
+def test_a_later_change_of_mind_is_refused_for_labels_of_the_task() -> None:
+    labels = ["generic", "descriptive", "arbitrary"]
+    for text in ("generic. No wait, it is descriptive", "generic.\nThe mark is descriptive"):
+        assert not grade_answer(f"Conclusion: {text}", "generic", labels=labels).correct
+    kept = "generic, since it is not descriptive"
+    assert grade_answer(f"Conclusion: {kept}", "generic", labels=labels).correct

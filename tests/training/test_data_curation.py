@@ -136,7 +136,7 @@ def test_jsonl(tmp_path: Path) -> None:
     assert first == Sample(prompt="Who wins?", reference="Yes")
     assert second == Sample(prompt=tuple(TURNS), reference="Yes", task="t")
     assert load_dataset_source(str(path), tasks=["t*"]) == [second]
-    with pytest.raises(DataError, match=r"'u' is no task in .*a\.jsonl\. The nearest is t\."):
+    with pytest.raises(DataError, match=r"'u' is no task in .*a\.jsonl\. There are: t\."):
         load_dataset_source(path, tasks=["u"])
 
 

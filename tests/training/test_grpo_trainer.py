@@ -631,7 +631,7 @@ def test_other_settings_on_resume_are_told(
     capsys.readouterr()
     trainer.initialize()
     told = " ".join(capsys.readouterr().err.split())
-    assert told.startswith("resumed with other settings: learning_rate ")
+    assert "after step 2 resumed with other settings: learning_rate " in told
     assert told.endswith("→ 3e-05")
 
 

@@ -208,8 +208,10 @@ _HEDGE_NEXT = re.compile(
     r"|\s+(?:is|was|would|may|might|could|can|should)\b"
     rf"|(?:(?!{_REASON})[^.;!?\n])*?\b(?:maybe|perhaps|possibly|depends|unclear|uncertain)\b"
 )
+# Possessive repetitions: a model may emit a hundred short lines, and each would double the work.
 _LIST = re.compile(
-    r"(?:\s*[,;.\n]\s*(?:(?:or|and)\s+)?\w+)+\W*|(?:\s*[,;\n]\s*\w+(?:\s\w+){0,2})+\W*"
+    r"(?:(?=\s*[,;.\n])\s*+[,;.]?+\s*+(?:(?:or|and)\s+(?=\w))?+\w++)+\W*"
+    r"|(?:(?=\s*[,;\n])\s*+[,;]?+\s*+\w++(?:[^\S\n]\w++){0,2}+)+\W*"
 )
 _PAIRS = (frozenset({"yes", "no"}), frozenset({"true", "false"}))
 _LETTERS = frozenset("abcdefghij")
@@ -287,7 +289,7 @@ def _rival_claim(rivals: frozenset[str]) -> re.Pattern[str]:
     if any(rivals < pair for pair in _PAIRS):  # not "No. 5", nor "no state"
         return re.compile(rf"(?:{either})(?!\.?\s*\d)(?={_STOP}|\s*(?:and|or|if)\b)")
     start = rf"(?:[.,;:/&!?)\n]|\b(?:or|and)\b|{_ANNOUNCE})"
-    return re.compile(rf"{start}{_LEAD}(?:{either})(?={_STOP})")
+    return re.compile(rf"{start}{_LEAD}{_COPULA}(?:{either})(?={_STOP})")
 
 
 def _token_f1(answer: str, gold: str) -> float:

@@ -29,8 +29,9 @@ def match_names(patterns: Sequence[str], known: Sequence[str], kind: str) -> lis
 
 def unknown_name(name: str, known: Sequence[str], kind: str) -> DataError:
     """An error that says which names come nearest, and all of them where they are few."""
-    nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.0)
-    if len(known) > _LISTED_IN_FULL:
+    many = len(known) > _LISTED_IN_FULL
+    nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.0 if many else 0.5)
+    if many:
         return DataError(f"{name!r} is no {kind}. The nearest are {', '.join(nearest)}.")
     hint = f" The nearest is {nearest[0]}." if nearest else ""
     return DataError(f"{name!r} is no {kind}.{hint} There are: {', '.join(known) or 'none'}.")

@@ -37,7 +37,7 @@ from judicaita.training.policy import Policy, load_policy_for_inference, merge_a
 from judicaita.types import Sample
 
 HELD_OUT = "eval.jsonl"
-"""In ``final/``: the samples that were held out."""
+"""In the run's folder and in every checkpoint of it: the samples that were held out."""
 _STATE, _TENSORS = "trainer_state.json", "trainer_state.safetensors"
 _RUN_NAMES = ("config.yaml", "events.jsonl", "rollouts", "checkpoints", "final", HELD_OUT)
 _PACKAGES = ("judicaita", "torch", "transformers", "peft", "tokenizers", "safetensors")
@@ -51,6 +51,7 @@ class RunFolder:
         self.events = root / "events.jsonl"
         self.rollouts = root / "rollouts"
         self.final = root / "final"
+        self.held_out = root / HELD_OUT
 
     def step(self, number: int) -> Path:
         """Folder of the checkpoint after step ``number``."""
@@ -137,8 +138,14 @@ def save_checkpoint(
     """Write a checkpoint: what plain tools load, a card, and ``state`` to go on from.
 
     ``state`` nests dicts and lists of JSON values and tensors. ``held_out`` is a file of samples to
-    put beside the model. An existing folder of that name is replaced.
+    put beside the model. An existing checkpoint of that name is replaced; any other folder is a
+    `CheckpointError`.
     """
+    folder = folder.absolute()
+    if folder.exists() and not (folder / CARD).is_file():
+        raise CheckpointError(
+            f"{folder} exists and is no checkpoint, so it is not replaced. Name a new folder."
+        )
     aside = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
@@ -155,8 +162,11 @@ def save_checkpoint(
         save_file(tensors, aside / _TENSORS)
     if held_out is not None:
         shutil.copyfile(held_out, aside / HELD_OUT)
-    shutil.rmtree(folder, ignore_errors=True)
+    replaced = folder.with_name(f".{folder.name}.old")
+    if folder.exists():
+        folder.replace(replaced)
     aside.replace(folder)
+    shutil.rmtree(replaced, ignore_errors=True)
     return folder
 
 

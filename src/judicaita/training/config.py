@@ -62,12 +62,12 @@ PROFILES: dict[str, dict[str, Any]] = {
 
 
 def _comma_list(value: Any) -> Any:
-    """Flags and environment variables carry lists as one comma-separated string."""
-    return (
-        [part.strip() for part in value.split(",") if part.strip()]
-        if isinstance(value, str)
-        else value
-    )
+    """Flags and environment variables carry lists as one comma-separated string, and a level that
+    stands in a file without quotes is a number."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    items = value if isinstance(value, list) else [value]
+    return [str(item) if isinstance(item, int) else item for item in items]
 
 
 def _none_word(value: Any) -> Any:
@@ -101,7 +101,8 @@ class RunConfig(BaseModel):
     model_revision: str | None = None
     """Commit, tag or branch of a Hub model; None is its default branch."""
     adapter: Path | None = None
-    """An existing LoRA adapter to go on training from; its rank, alpha and layers stay its own."""
+    """An existing LoRA adapter to go on training from; its rank, alpha, dropout and layers stay its
+    own."""
     model_max_length: int = Field(2048, ge=8)
     """Longest prompt, in tokens; with its trace, in a supervised run. A longer one is never cut:
     see ``long_prompts``."""
@@ -149,7 +150,8 @@ class RunConfig(BaseModel):
     """Samples of a micro-step."""
     gradient_accumulation_steps: int = Field(4, ge=1)
     """Micro-steps of an optimizer step, which sees batch_size × gradient_accumulation_steps
-    samples. Splitting differently changes memory, never the gradient."""
+    samples. Splitting differently changes memory and which completions are drawn, never the
+    gradient of given ones."""
     warmup_steps: int = Field(0, ge=0)
     """Optimizer steps over which the learning rate rises to its peak."""
     max_grad_norm: float = Field(1.0, ge=0)
@@ -182,7 +184,10 @@ class RunConfig(BaseModel):
         """Fill in the model's profile, and turn pydantic's report into one sentence."""
         if isinstance(data, Mapping):
             profile = profile_of(cls, data.get("base_model"))
+            if data.get("adapter") is not None:
+                profile.pop("use_lora", None)  # who names an adapter wants LoRA
             data = {**profile, **data}
+            _refuse_yes_for_numbers(cls, data)
         try:
             return handler(data)
         except ValidationError as error:
@@ -236,7 +241,8 @@ class TrainingConfig(RunConfig):
     num_rollouts: int = 4
     """Completions of each prompt, the group that a reward is compared with (at least 2)."""
     num_iterations: int = Field(1, ge=1)
-    """Updates made on each batch of completions; the loss's bounds matter from the second on."""
+    """Updates made on each batch of completions; the loss's bounds matter from the second on. Above
+    1, set ``lora_dropout`` to 0: else the ratio compares two dropout masks."""
     beta: float = Field(0.0, ge=0)
     """Weight of the KL penalty (k3) to the reference, which is the model with its adapter switched
     off. 0 saves the reference pass. Needs LoRA."""
@@ -317,9 +323,11 @@ def profile_of(config_class: type[RunConfig], base_model: Any) -> dict[str, Any]
 
     A checkpoint folder has those of the model that it was trained from.
     """
-    name = base_model if isinstance(base_model, str) else ""
-    card = Path(name) / CARD
-    if card.is_file():
+    if not isinstance(base_model, str) or not base_model:
+        return {}
+    name, followed = base_model, set[str]()
+    while name not in followed and (card := Path(name) / CARD).is_file():
+        followed.add(name)
         try:
             name = json.loads(card.read_text(encoding="utf-8"))["config"]["base_model"]
         except (ValueError, KeyError, TypeError) as error:
@@ -341,6 +349,17 @@ def _paths(model: type[BaseModel], parent: str = "") -> Iterator[str]:
             yield from _paths(field.annotation, f"{parent}{name}.")
         else:
             yield f"{parent}{name}"
+
+
+def _refuse_yes_for_numbers(config_class: type[RunConfig], data: Mapping[str, Any]) -> None:
+    """YAML reads ``yes`` as true, and Python takes true for 1."""
+    for name, value in data.items():
+        field = config_class.model_fields.get(name)
+        if isinstance(value, bool) and field is not None and field.annotation is not bool:
+            raise ConfigError(
+                f"{name}={value!r}: this setting is no switch, so yes and no mean nothing to it. "
+                "Give the value itself."
+            )
 
 
 def _sentence(config_class: type[RunConfig], report: ValidationError) -> str:

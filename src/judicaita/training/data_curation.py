@@ -27,6 +27,9 @@ from judicaita.types import Message, Prompt, Sample
 DEFAULT_GENERATED = 1_000
 """Samples drawn from a generated family when ``max_samples`` is not given."""
 
+_KEPT_NAMES = {"completion_tokens", "finish_reason", "sample_id"}
+"""What rewards see of a completion beside the sample's own columns (`rewards.columns_of`)."""
+
 _ROLES = ("system", "user", "assistant")
 _TEXT_COLUMNS = ("trace", "task", "license", "source")
 _OWN_COLUMNS = {"prompt", "reference", "response", "authorities", "facts", *_TEXT_COLUMNS}
@@ -178,13 +181,18 @@ def read_samples(path: str | Path) -> list[Sample]:
 
 def write_samples(path: str | Path, samples: Iterable[Sample]) -> None:
     """Write samples as JSONL, one a line, UTF-8; `read_samples` gives equal samples back."""
+    Path(path).write_text(to_jsonl(samples), encoding="utf-8", newline="\n")
+
+
+def to_jsonl(samples: Iterable[Sample]) -> str:
+    """The text of `write_samples`; `DataError` for a sample that JSON cannot hold."""
     lines = []
     for sample in samples:
         try:
             lines.append(json.dumps(asdict(sample), ensure_ascii=False) + "\n")
         except TypeError as error:
             raise DataError(f"Sample {sample.id} cannot be written as JSON: {error}.") from error
-    Path(path).write_text("".join(lines), encoding="utf-8", newline="\n")
+    return "".join(lines)
 
 
 def split_samples(
@@ -342,6 +350,17 @@ def _read_facts(columns: Mapping[str, Any], where: str) -> dict[str, Any]:
         merged: dict[str, Any] = json.loads(json.dumps({**facts, **further}, default=_as_text))
     except (TypeError, ValueError) as error:
         raise DataError(f"{where}: a column cannot be written as JSON: {error}.") from error
+    if taken := sorted(_KEPT_NAMES & merged.keys()):
+        raise DataError(
+            f"{where}: rewards are told of each completion under the name {taken[0]}, so no column "
+            "can have it. Rename the column."
+        )
+    labels = merged.get("labels", [])
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise DataError(
+            f"{where}: labels is {labels!r}, not a list of texts. Give the answers that the task "
+            'offers, like ["Yes", "No"].'
+        )
     return merged
 
 

@@ -51,7 +51,8 @@ class Placement:
         """Compute what was asked for so far; does nothing where that has happened already.
 
         XLA only records operations and runs them as one graph. A value read without this runs what
-        it depends on and keeps nothing else of it: the next one read runs the same once more.
+        it depends on and keeps nothing else of it: the next one read runs the same once more, and
+        where tensors were changed in place it may find their memory taken, and be wrong.
         """
         if self.device.type == "xla":
             import torch_xla

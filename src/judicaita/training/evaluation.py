@@ -20,8 +20,6 @@ from judicaita.errors import CheckpointError, ConfigError, DataError, JudicaitaE
 from judicaita.legal.answers import extract_answer
 from judicaita.training.rewards import (
     CompositeReward,
-    FormatReward,
-    OutcomeReward,
     Reward,
     as_reward,
     columns_of,
@@ -101,20 +99,26 @@ class EvaluationReport:
 class EvaluationHarness:
     """Grades a policy's answers.
 
-    Accuracy and format compliance come from the reward's own outcome and format parts (of a
-    `CompositeReward`; from the default ones for any other reward), so that training and evaluation
-    share one grader.
+    Accuracy and format compliance come from the reward's own outcome and format parts if it is a
+    `CompositeReward`, and else from those of ``grader``, so that training and evaluation share one.
 
     ROUGE (rouge-score, Porter stemming on) and corpus BLEU (sacrebleu, its default tokenizer)
     compare a whole response with the sample's worked solution where it has one, and else the
     answer alone with the reference. ``text_overlap=False`` leaves both out.
     """
 
-    def __init__(self, reward: Any = None, *, text_overlap: bool = True) -> None:
+    def __init__(
+        self,
+        reward: Any = None,
+        *,
+        grader: CompositeReward | None = None,
+        text_overlap: bool = True,
+    ) -> None:
         self.reward: Reward = CompositeReward() if reward is None else as_reward(reward)
-        composite = self.reward if isinstance(self.reward, CompositeReward) else None
-        self._outcome = composite.outcome_reward if composite else OutcomeReward()
-        self._format = composite.format_reward if composite else FormatReward()
+        if isinstance(self.reward, CompositeReward):
+            grader = self.reward
+        grader = grader or CompositeReward()
+        self._outcome, self._format = grader.outcome_reward, grader.format_reward
         self.text_overlap = text_overlap
         if text_overlap and not (find_spec("rouge_score") and find_spec("sacrebleu")):
             raise JudicaitaError(
@@ -253,11 +257,11 @@ def evaluate_checkpoint(
     samples = _samples_for(folder, eval_dataset)
     if max_samples is not None:
         samples = subsample(samples, max_samples, seed=0)
+    _refuse_output(output_file)
     opened = open_checkpoint(folder, device)
     policy = opened.policy
-    if reward is None:
-        reward = composite_from_config(opened.card.get("config", {}))
-    harness = EvaluationHarness(reward, text_overlap=text_overlap)
+    grader = composite_from_config(opened.card.get("config", {}))
+    harness = EvaluationHarness(reward or grader, grader=grader, text_overlap=text_overlap)
     sampling = SamplingParams(opened.max_tokens, temperature=0.0)
     report = harness.evaluate(
         policy, NativeEngine(policy), samples, sampling, batch_size=batch_size, progress=progress
@@ -265,6 +269,11 @@ def evaluate_checkpoint(
     if output_file is not None:
         report.to_json(output_file)
     return report
+
+
+def _refuse_output(path: Path | str | None) -> None:
+    if path is not None and Path(path).is_dir():
+        raise ConfigError(f"{path} is a folder, and the report is one file. Name a file in it.")
 
 
 def _samples_for(

@@ -26,8 +26,8 @@ from judicaita.training.console import TrainingConsole
 from judicaita.training.data_curation import (
     split_samples,
     subsample,
+    to_jsonl,
     to_samples,
-    write_samples,
 )
 from judicaita.training.devices import place
 from judicaita.training.embedded import resolve_base_model
@@ -105,11 +105,15 @@ class GRPOTrainer:
     ) -> None:
         self.config = config
         self.reward = self._choose_reward(reward_fn)
+        # One that was handed over may count its calls or hold answers to come: it is not tried out.
+        self.reward_is_configured = reward_fn is None
         self.train_samples, self.eval_samples = self._divide(train_dataset, eval_dataset)
         self.folder = checkpoints.RunFolder(config.checkpoint_dir)
         self.origins = origins or {}
         self.show_progress = show_progress
-        self.harness = EvaluationHarness(reward=self.reward, text_overlap=False)
+        self.harness = EvaluationHarness(
+            self.reward, grader=composite_from_config(config), text_overlap=False
+        )
         self.steps_done = 0
         self.policy: Policy
         self.engine: RolloutEngine
@@ -161,11 +165,16 @@ class GRPOTrainer:
             manifest = checkpoints.describe_run(
                 self.policy, self.origins, train=self.train_samples, eval=self.eval_samples
             )
+            held_out = to_jsonl(sample for sample, _ in self.eval_items)
+            if self.reward_is_configured:
+                self._try_reward()
             self.folder.begin(self.config, manifest)
+            self.folder.held_out.write_text(held_out, encoding="utf-8", newline="\n")
         elif resume_from == self.folder.final:
             self._take_up_finished()
         else:
             self.load_checkpoint(resume_from)
+            self.console.message(f"going on from {resume_from}, after step {self.steps_done}")
             self._tell_changes(resume_from)
             self.folder.remove_checkpoints_after(self.steps_done)
 
@@ -179,6 +188,13 @@ class GRPOTrainer:
             )
         self.policy.load_weights(self.folder.final)
         self.steps_done = step
+
+    def _try_reward(self) -> None:
+        """Score one sample's own reference: a reward that cannot do that shall not start a run."""
+        sample = self.train_samples[0]
+        response = sample.trace or sample.reference
+        columns = columns_of(sample, len(response.split()), "stop")
+        score_safely(self.reward, sample.prompt, response, sample.reference, columns)
 
     def _tell_changes(self, checkpoint: Path) -> None:
         """Say which settings differ from those that the checkpoint was written with."""
@@ -425,7 +441,12 @@ class GRPOTrainer:
     def save_checkpoint(self, path: Path | str) -> Path:
         """Write model or adapter, tokenizer and the state to go on from."""
         return checkpoints.save_checkpoint(
-            Path(path), self.policy, self.config, step=self.steps_done, state=self.state_dict()
+            Path(path),
+            self.policy,
+            self.config,
+            step=self.steps_done,
+            state=self.state_dict(),
+            held_out=self.folder.held_out,
         )
 
     def load_checkpoint(self, path: Path | str) -> None:
@@ -444,6 +465,7 @@ class GRPOTrainer:
         return {
             "steps_done": self.steps_done,
             "sampler": self.sampler.state_dict(),
+            "data": checkpoints.fingerprint(self.train_samples),
             "updater": self.updater.state_dict(),
             **self.policy.placement.rng_state(),
         }
@@ -452,12 +474,19 @@ class GRPOTrainer:
         """Take `state_dict` back."""
         self.steps_done = int(state["steps_done"])
         self.sampler.load_state_dict(state["sampler"])
+        if state["data"] != checkpoints.fingerprint(self.train_samples):
+            raise CheckpointError(
+                "the checkpoint was trained on other samples than these. Resume with the data set, "
+                "tasks, max_samples and seed of that run."
+            )
         self.updater.load_state_dict(state["updater"])
         self.policy.placement.set_rng_state(state)
 
     def _save_final(self) -> None:
-        held_out = self.folder.root / checkpoints.HELD_OUT
-        write_samples(held_out, [sample for sample, _ in self.eval_items])
         checkpoints.save_checkpoint(
-            self.folder.final, self.policy, self.config, step=self.steps_done, held_out=held_out
+            self.folder.final,
+            self.policy,
+            self.config,
+            step=self.steps_done,
+            held_out=self.folder.held_out,
         )

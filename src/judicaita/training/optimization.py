@@ -70,7 +70,9 @@ class Updater:
             group["lr"] = rate
         self.scaler.unscale_(self.optimizer)
         limit = self.config.max_grad_norm or math.inf
-        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, limit))
+        total = torch.nn.utils.clip_grad_norm_(self.parameters, limit)
+        self.policy.placement.flush()
+        norm = float(total)
         applied = math.isfinite(norm)
         if applied:
             self.scaler.step(self.optimizer)
@@ -96,10 +98,11 @@ class Updater:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take `state_dict` back; the parameters must be the same in number and shape."""
-        optimizer = state["optimizer"]
         # JSON has no integer keys, and torch numbers its parameters.
-        moments = {int(index): values for index, values in optimizer["state"].items()}
-        self.optimizer.load_state_dict({**optimizer, "state": moments})
+        moments = {int(index): values for index, values in state["optimizer"]["state"].items()}
+        # The groups stay those of the present configuration: decay and betas may have changed.
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
         self.scaler.load_state_dict(state["scaler"])
         self.step_count = int(state["step_count"])
         self.policy.version = int(state["version"])

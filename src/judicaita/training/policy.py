@@ -133,13 +133,12 @@ class Policy:
         return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def _template_takes_system(self) -> bool:
-        """Whether the chat template knows a system role; Gemma's raises on one."""
-        probe = [{"role": "system", "content": "S"}, {"role": "user", "content": "U"}]
+        """Whether the chat template knows a system role: Gemma's raises on one, others drop it."""
+        probe = [{"role": "system", "content": "SYSTEM"}, {"role": "user", "content": "U"}]
         try:
-            self.tokenizer.apply_chat_template(probe, tokenize=False)
+            return "SYSTEM" in str(self.tokenizer.apply_chat_template(probe, tokenize=False))
         except TemplateError:
             return False
-        return True
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """The text of token ids, without special tokens."""
@@ -221,7 +220,9 @@ class Policy:
                 self._load_adapter(folder)
                 return
             with _quiet():
-                saved = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+                saved = AutoModelForCausalLM.from_pretrained(
+                    folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+                )
             self.model.load_state_dict(saved.state_dict())
         except Exception as error:
             raise ModelError(
@@ -273,7 +274,7 @@ def load_policy_for_inference(path: Path | str, device: str = "auto") -> Policy:
     placement = place(device, "auto")
     path = str(path)
     if (Path(path) / "adapter_config.json").is_file():
-        base, tokenizer = _load(_base_of(path), None, placement.compute, tokenizer_from=path)
+        base, tokenizer = _load(*_base_of(path), placement.compute, tokenizer_from=path)
         model = _attach(base, path, trainable=False)
     else:
         model, tokenizer = _load(path, None, placement.compute)
@@ -284,18 +285,20 @@ def load_policy_for_inference(path: Path | str, device: str = "auto") -> Policy:
 
 def merge_adapter(path: Path, output: Path) -> None:
     """Write an adapter folder and its base as one model folder, merged in float32."""
-    base, tokenizer = _load(_base_of(str(path)), None, torch.float32, tokenizer_from=str(path))
+    base, tokenizer = _load(*_base_of(str(path)), torch.float32, tokenizer_from=str(path))
     merged = _attach(base, str(path), trainable=False).merge_and_unload()  # type: ignore[operator]
     with _quiet():
         merged.save_pretrained(output)
         tokenizer.save_pretrained(output)
 
 
-def _base_of(path: str) -> str:
+def _base_of(path: str) -> tuple[str, str | None]:
+    """Name and revision of the model that an adapter was trained on."""
     from peft import PeftConfig
 
     try:
-        return str(PeftConfig.from_pretrained(path).base_model_name_or_path)
+        adapter = PeftConfig.from_pretrained(path)
+        return str(adapter.base_model_name_or_path), adapter.revision
     except Exception as error:
         raise ModelError(
             f"{path}: its adapter_config.json cannot be read ({_first_line(error)}). Restore it."
@@ -312,12 +315,15 @@ def _load(
         )
     where: dict[str, Any] = {
         "revision": revision,
+        "trust_remote_code": False,  # None would ask the person at the terminal
         "local_files_only": is_folder or not _hub_answers(name),
     }
     try:
         # A download from the Hub keeps its bars; reading a folder takes a moment.
         with _quiet(bars=not is_folder):
-            tokenizer = AutoTokenizer.from_pretrained(tokenizer_from or name, **where)
+            # An adapter's own folder holds its tokenizer, of no revision but its own.
+            which = {**where, "revision": None} if tokenizer_from else where
+            tokenizer = AutoTokenizer.from_pretrained(tokenizer_from or name, **which)
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 # An adapter records where its base is: to be found from any working directory.
                 Path(name).absolute() if is_folder else name,
@@ -435,7 +441,7 @@ def _with_adapter(model: PreTrainedModel, config: RunConfig) -> PreTrainedModel:
     )
     try:
         with _quiet():
-            adapted: Any = get_peft_model(model, lora)
+            adapted: Any = get_peft_model(model, lora, revision=config.model_revision)
     except ValueError as error:
         modules = ", ".join(config.lora_target_modules)
         raise ModelError(
