@@ -3,6 +3,7 @@
     <checkpoint_dir>/
       config.yaml      the configuration, as `--config` reads it
       manifest.json    versions, device, where each setting came from, fingerprints of the data
+      eval.jsonl       the held-out samples
       events.jsonl     what happened, a line each
       rollouts/        every completion, a file a step
       checkpoints/     step-N/: model or adapter, tokenizer, and the state to go on from
