@@ -12,28 +12,39 @@ import itertools
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Literal, Protocol
+from typing import Literal
 
 from judicaita.errors import DataError
 from judicaita.legal.names import unknown_name
+from judicaita.legal.tasks.adverse_possession import AdversePossession
 from judicaita.legal.tasks.baselines import best_single_factor
+from judicaita.legal.tasks.checking import TraceCheck, check_trace
+from judicaita.legal.tasks.contract_notice import ContractNotice
 from judicaita.legal.tasks.diversity import Diversity
+from judicaita.legal.tasks.family import Law, Level, StepVerdict, TaskFamily
+from judicaita.legal.tasks.hearsay import Hearsay
+from judicaita.legal.tasks.issue_spotting import IssueSpotting
+from judicaita.legal.tasks.negligence import Negligence
+from judicaita.legal.tasks.non_compete import NonCompete
+from judicaita.legal.tasks.personal_jurisdiction import PersonalJurisdiction
+from judicaita.legal.tasks.ucc_firm_offer import UccFirmOffer
 from judicaita.types import Sample
 
 __all__ = [
     "FAMILIES",
+    "Law",
     "Level",
     "Split",
+    "StepVerdict",
     "TaskFamily",
+    "TraceCheck",
     "best_single_factor",
+    "check_trace",
     "generate",
     "get_family",
     "split_of",
     "stream",
 ]
-
-Level = int | str
-"""A rung of difficulty within a family; each family lists its own, easiest first."""
 
 Split = Literal["train", "eval"]
 
@@ -44,39 +55,21 @@ _MAX_REDRAWS = 1_000
 """Redraws after which `generate` takes the space of distinct samples as used up."""
 
 
-class TaskFamily(Protocol):
-    """What a family offers. Facts are JSON-able mappings, as `Sample.facts` carries them."""
-
-    @property
-    def name(self) -> str:
-        """Key in `FAMILIES`, one word."""
-
-    @property
-    def title(self) -> str:
-        """A line for people."""
-
-    @property
-    def levels(self) -> tuple[Level, ...]:
-        """Easiest first."""
-
-    def sample(self, rng: random.Random, level: Level) -> Sample:
-        """Draw one instance of a level; all randomness comes from ``rng``."""
-
-    def trace(self, facts: Mapping[str, Any]) -> str:
-        """The worked solution ("Step 1: … Conclusion: …"), true of these facts."""
-
-    def solve(self, facts: Mapping[str, Any]) -> str:
-        """The answer under the rule, from the plain facts alone (never from recorded labels)."""
-
-    def parse(self, text: str) -> dict[str, Any]:
-        """The facts that a question in the family's wording states."""
-
-    def pattern(self, facts: Mapping[str, Any]) -> str:
-        """The facts that decide, in a canonical order, with names masked."""
-
-
 FAMILIES: Mapping[str, TaskFamily] = MappingProxyType(
-    {family.name: family for family in (Diversity(),)}
+    {
+        family.name: family
+        for family in (
+            Diversity(),
+            PersonalJurisdiction(),
+            Hearsay(),
+            UccFirmOffer(),
+            ContractNotice(),
+            NonCompete(),
+            Negligence(),
+            IssueSpotting(),
+            AdversePossession(),
+        )
+    }
 )
 """Every family by name."""
 

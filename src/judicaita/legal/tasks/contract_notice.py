@@ -1,0 +1,113 @@
+"""Contract terms: did a notice end a lease that would otherwise renew itself?
+
+The contract's own terms decide: who may end it, how long before, in what form, and to whom. A power
+to terminate must be exercised as the contract states it (Restatement (Second) of Contracts §§ 224,
+225: a condition must occur before performance is discharged). Waiver, substantial compliance and
+statutes for residential leases are left out.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from dataclasses import dataclass
+
+from judicaita.legal.tasks.elements import Element, ElementFamily, Findings, all_met
+from judicaita.legal.tasks.family import Law
+
+_SHARE_MET = 2 / 3
+
+
+@dataclass(frozen=True)
+class InTime(Element):
+    """Days of notice given, and days that the contract asks for."""
+
+    due: tuple[int, ...] = (30, 60, 90)
+    given: tuple[int, ...] = (10, 20, 30, 40, 50, 60, 70, 80, 90)
+
+    def draw(self, rng: random.Random, is_met: bool | None = None) -> str:
+        """See `Element`."""
+        wanted = rng.random() < _SHARE_MET if is_met is None else is_met
+        pairs = [(g, d) for g in self.given for d in self.due if (g >= d) == wanted]
+        given, due = rng.choice(pairs)
+        return f"{given} days where {due} are due"
+
+    def is_met(self, fact: str) -> bool:
+        """See `Element`."""
+        given, due = map(int, re.findall(r"\d+", fact))
+        return given >= due
+
+    def recognise(self, words: str) -> str | None:
+        """See `Element`."""
+        return words if re.fullmatch(r"\d+ days where \d+ are due", words) else None
+
+
+@dataclass(frozen=True)
+class AsAgreed(Element):
+    """What was done, and what the contract names."""
+
+    options: tuple[str, ...] = ()
+    form: str = "{done} where {agreed} is due"
+
+    def draw(self, rng: random.Random, is_met: bool | None = None) -> str:
+        """See `Element`."""
+        wanted = rng.random() < _SHARE_MET if is_met is None else is_met
+        agreed, other = rng.sample(self.options, 2)
+        return self.form.format(done=agreed if wanted else other, agreed=agreed)
+
+    def is_met(self, fact: str) -> bool:
+        """See `Element`."""
+        return any(fact == self.form.format(done=one, agreed=one) for one in self.options)
+
+    def recognise(self, words: str) -> str | None:
+        """See `Element`."""
+        pairs = ((a, b) for a in self.options for b in self.options)
+        known = {self.form.format(done=done, agreed=agreed) for done, agreed in pairs}
+        return words if words in known else None
+
+
+class ContractNotice(ElementFamily):
+    """Ended iff the right party gave notice in time, in the form agreed, to whom was agreed."""
+
+    name = "contract_notice"
+    title = "Notice of termination under a contract's own terms"
+    law = Law(
+        (
+            "Restatement (Second) of Contracts § 224 (1981)",
+            "Restatement (Second) of Contracts § 225 (1981)",
+        ),
+        "US common law",
+    )
+    question = "Did {who} end the lease?"
+    subjects = ("the notice",)
+    elements = (
+        InTime("in_time", ("in time",), ("too late", "not in time"), "{who} gave {fact}."),
+        AsAgreed(
+            "in_form",
+            ("in due form",),
+            ("in the wrong form", "not in due form"),
+            "{who} wrote {fact}.",
+            options=("a letter", "an email", "a fax"),
+        ),
+        AsAgreed(
+            "right_party",
+            ("the right party",),
+            ("the wrong party", "not the right party"),
+            "{who} is {fact}.",
+            options=("the tenant", "the owner", "the broker"),
+            form="{done} where {agreed} may end it",
+        ),
+        AsAgreed(
+            "right_recipient",
+            ("to the right place",),
+            ("to the wrong place", "not to the right place"),
+            "{who} sent it {fact}.",
+            options=("to the office", "to the agent", "to the bank"),
+            form="{done} where it goes {agreed}",
+        ),
+    )
+    background = ("{who} runs a bakery.", "{who} likes tea.", "{who} drove home.")
+
+    def conclude(self, findings: Findings) -> str:
+        """See the module."""
+        return all_met(findings)

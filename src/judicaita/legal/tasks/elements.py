@@ -1,0 +1,513 @@
+"""Families whose answer follows from elements, each met or not by a fact about one party.
+
+    level  elements in dispute   besides
+    1      one                   "Nothing else is disputed."
+    2      two                   "Nothing else is disputed."
+    3      all
+    4      all                   a sentence that decides nothing, about another person
+    5      all                   a second matter, whose every fact is the opposite
+
+Level 5 binds facts to roles: both facts of every element are told, one of each party, so that which
+words occur says nothing about the answer.
+
+Facts are drawn uniformly among the combinations that give the drawn answer. Each element has about
+twice as many facts that meet it as facts that do not, so that no element alone decides: where n
+elements must all be met and each is by a share q of its facts, the best rule of one element is
+right in 1/2 + (1 − q) / 2(1 − qⁿ) of balanced questions, .708 for q = 2/3 and n = 4.
+
+**Grammar of a step**, in any capitals, with or without Markdown emphasis::
+
+    step     = evidence CONNECTOR finding | finding REASON evidence | finding
+    evidence = a fact as the question tells it, or its telling words alone; "it was", "she" … may
+               stand before them
+    finding  = how the family words an element met or unmet; "it is", "the statement was" …
+               may stand before it; "not" before one means the other
+    CONNECTOR = so | thus | hence | therefore | which means | meaning | and so   (that)
+    REASON   = because | since | given that
+
+A step is true when its evidence is the fact told of the party asked about and its finding is what
+that fact amounts to; false when the evidence is another fact than the one told, or the finding is
+not what it amounts to; everything else is not checkable.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+from judicaita.errors import DataError
+from judicaita.legal.polarity import normalise
+from judicaita.legal.tasks.family import AnswerType, Law, Level, StepVerdict
+from judicaita.legal.tasks.vocabulary import NAMES
+from judicaita.types import Sample
+
+REST = "rest"
+"""The factor of levels 1 and 2 that what is not in dispute stands."""
+
+NOTHING_ELSE = "Nothing else is disputed."
+
+_DISPUTED = {1: 1, 2: 2}
+"""Level → elements in dispute; all of them on any other level."""
+
+_DISTRACTED, _BOUND = 4, 5
+
+Findings = Mapping[str, bool | None]
+"""Element → met, unmet, or None where the needed fact is missing."""
+
+
+@dataclass(frozen=True)
+class Element(ABC):
+    """One thing to be shown, and how facts and findings about it are worded."""
+
+    name: str
+    """Key of the finding in `Sample.facts`."""
+    met: tuple[str, ...]
+    """Wordings of the finding that it is met; the first is the worked solution's."""
+    unmet: tuple[str, ...]
+    sentence: str
+    """How a fact is told, with ``{who}`` and ``{fact}``."""
+    noun: str = ""
+    """What is missing where the fact is; "" for an element whose fact is always told."""
+
+    @abstractmethod
+    def draw(self, rng: random.Random, is_met: bool | None = None) -> str:
+        """A fact, uniformly among all or among those that meet the element, or do not."""
+
+    @abstractmethod
+    def is_met(self, fact: str) -> bool:
+        """What a fact amounts to."""
+
+    @abstractmethod
+    def recognise(self, words: str) -> str | None:
+        """The fact that normalised words tell, if this element can have such a fact."""
+
+    def tell(self, who: str, fact: str | None) -> str:
+        """The sentence of a question that tells a fact, or that it is missing."""
+        if fact is None:
+            return f"There is no word on {who}'s {self.noun}."
+        return self.sentence.format(who=who, fact=fact)
+
+    @cached_property
+    def telling(self) -> re.Pattern[str]:
+        """Matches a told sentence; groups ``who`` and ``fact``, or ``whose`` for a missing one."""
+        told = re.escape(self.sentence)
+        told = told.replace(r"\{who\}", r"(?P<who>\w+)").replace(r"\{fact\}", r"(?P<fact>.+)")
+        missing = rf"There is no word on (?P<whose>\w+)'s {self.noun or '(?!)'}\."
+        return re.compile(f"{told}|{missing}")
+
+    def silence(self, who: str) -> str:
+        """The normalised sentence that tells a fact to be missing."""
+        return normalise(self.tell(who, None)).rstrip(".")
+
+    @cached_property
+    def retelling(self) -> re.Pattern[str]:
+        """Matches a told sentence in its normalised form, whoever or whatever pronoun it is of."""
+        words = normalise(self.sentence.format(who="Someone", fact="Something")).rstrip(".")
+        return re.compile(
+            re.escape(words).replace("someone", r"\w+").replace("something", "(?P<fact>.+)")
+        )
+
+    @cached_property
+    def findings(self) -> Mapping[str, bool | None]:
+        """Normalised wording → met, unmet, or None for missing."""
+        open_ = {f"{self.noun} is open": None} if self.noun else {}
+        return {
+            **{normalise(wording): True for wording in self.met},
+            **{normalise(wording): False for wording in self.unmet},
+            **open_,
+        }
+
+
+@dataclass(frozen=True)
+class Listed(Element):
+    """An element whose facts are a list of wordings."""
+
+    meeting: tuple[str, ...] = ()
+    """Facts that meet it."""
+    failing: tuple[str, ...] = ()
+
+    def draw(self, rng: random.Random, is_met: bool | None = None) -> str:
+        """See `Element`."""
+        if is_met is None:
+            return rng.choice((*self.meeting, *self.failing))
+        return rng.choice(self.meeting if is_met else self.failing)
+
+    def is_met(self, fact: str) -> bool:
+        """See `Element`."""
+        return fact in self.meeting
+
+    def recognise(self, words: str) -> str | None:
+        """See `Element`."""
+        return self._by_words.get(words)
+
+    @cached_property
+    def _by_words(self) -> Mapping[str, str]:
+        return {normalise(fact): fact for fact in (*self.meeting, *self.failing)}
+
+
+Told = tuple[str, str, str | None]
+"""Who, element, fact (None: told to be missing)."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One instance: what is told of the party asked about, and of another."""
+
+    level: int
+    asked: str
+    told: tuple[Told, ...]
+    """In the order of the question."""
+    has_rest: bool
+    """Whether nothing else is disputed."""
+
+    @property
+    def own(self) -> dict[str, str | None]:
+        """Element → fact of the party asked about, in the order told."""
+        return {element: fact for who, element, fact in self.told if who == self.asked}
+
+
+class ElementFamily(ABC):
+    """A family of questions about one party that `conclude` decides from findings on elements."""
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    law: ClassVar[Law]
+    question: ClassVar[str]
+    """With ``{who}``."""
+    elements: ClassVar[tuple[Element, ...]]
+    background: ClassVar[tuple[str, ...]]
+    """Sentences that decide nothing, with ``{who}``, another person."""
+    subjects: ClassVar[tuple[str, ...]] = ()
+    """Nouns with which a finding may open beside pronouns: "the statement", "the covenant" …"""
+    answers: ClassVar[tuple[str, ...]] = ("Yes", "No")
+    answer_type: ClassVar[AnswerType] = "yes_no"
+    undisputed: ClassVar[Mapping[str, bool]] = {}
+    """How elements stand that are not in dispute; met unless entered here."""
+    shares_rest: ClassVar[bool] = True
+    """Whether elements that are not told stand undisputed on levels 1 and 2."""
+
+    levels: ClassVar[tuple[Level, ...]] = (1, 2, 3, 4, 5)
+    easy_levels: ClassVar[tuple[Level, ...]] = (1, 2)
+    hard_levels: ClassVar[tuple[Level, ...]] = (3, 4, 5)
+
+    @abstractmethod
+    def conclude(self, findings: Findings) -> str:
+        """The answer under the rule, from a finding on every element."""
+
+    def told_count(self, level: int) -> int:
+        """How many elements are in dispute."""
+        return _DISPUTED.get(level, len(self.elements))
+
+    # ── drawing ──────────────────────────────────────────────────────────────────────────────────
+
+    def sample(self, rng: random.Random, level: int | str) -> Sample:
+        """Draw the answer (even odds), then facts among all combinations that give it."""
+        level = int(level)
+        case = self._draw(rng, level, rng.choice(self.kinds_of_answer(level)))
+        record = self._as_dict(case)
+        sentences = [self._element(name).tell(who, fact) for who, name, fact in case.told]
+        if level == _DISTRACTED:
+            other = rng.choice([name for name in NAMES if name != case.asked])
+            place = rng.randint(0, len(sentences))
+            sentences.insert(place, rng.choice(self.background).format(who=other))
+        if case.has_rest:
+            sentences.append(NOTHING_ELSE)
+        return Sample(
+            prompt=" ".join([*map(_capitalised, sentences), self.question.format(who=case.asked)]),
+            reference=self.solve(record),
+            trace=self.trace(record),
+            task=f"{self.name}_{level}",
+            facts=record,
+            authorities=self.law.authorities,
+            license="Apache-2.0",
+            source=f"generated:{self.name}",
+        )
+
+    def kinds_of_answer(self, level: int) -> tuple[str, ...]:
+        """What is balanced on a level: the answers, or kinds of them."""
+        del level
+        return self.answers
+
+    def kind_of(self, answer: str) -> str:
+        """The kind of an answer, one of `kinds_of_answer`."""
+        return answer
+
+    def _draw(self, rng: random.Random, level: int, kind: str) -> Case:
+        has_rest = self.shares_rest and level in _DISPUTED
+        while True:  # rejection: uniform among the combinations that give the answer
+            chosen = rng.sample(self.elements, self.told_count(level))
+            facts = {element.name: self._draw_fact(rng, element) for element in chosen}
+            asked, other = rng.sample(NAMES, 2)
+            case = Case(level, asked, tuple((asked, *item) for item in facts.items()), has_rest)
+            if self.kind_of(self.conclude(self._findings(case))) == kind:
+                break
+        told = list(case.told)
+        if level == _BOUND:
+            told += [(other, *item) for item in self._opposite(rng, facts).items()]
+            rng.shuffle(told)
+        # From the fourth level on, a missing fact is not told to be missing.
+        told = [item for item in told if item[2] is not None or level < _DISTRACTED]
+        return Case(level, asked, tuple(told), has_rest)
+
+    def _draw_fact(self, rng: random.Random, element: Element) -> str | None:
+        is_missing = bool(element.noun) and rng.random() < _MISSING
+        return None if is_missing else element.draw(rng)
+
+    def _opposite(
+        self, rng: random.Random, facts: Mapping[str, str | None]
+    ) -> dict[str, str | None]:
+        """Of each element a fact that amounts to the opposite.
+
+        Where one party's fact may be missing, exactly one is, of the one party or the other, so
+        that the number of sentences says nothing.
+        """
+        opposite: dict[str, str | None] = {}
+        for name, fact in facts.items():
+            element = self._element(name)
+            opposite[name] = element.draw(rng, None if fact is None else not element.is_met(fact))
+        may_miss = [name for name in facts if self._element(name).noun]
+        if may_miss and None not in facts.values():
+            opposite[rng.choice(may_miss)] = None
+        return opposite
+
+    # ── the rule ─────────────────────────────────────────────────────────────────────────────────
+
+    def solve(self, facts: Mapping[str, Any]) -> str:
+        """The answer under the rule, from what is told of the party asked about."""
+        return self.conclude(self._findings(_read_case(facts)))
+
+    def required(self, facts: Mapping[str, Any]) -> tuple[str, ...]:
+        """The elements in dispute, and on levels 1 and 2 that the rest stands."""
+        case = _read_case(facts)
+        return (*self._disputed(case), *([REST] if case.has_rest else []))
+
+    def _disputed(self, case: Case) -> tuple[str, ...]:
+        """Elements in the order told; those that nothing is told of at the end."""
+        silent = [e.name for e in self.elements if e.noun and e.name not in case.own]
+        return (*case.own, *([] if case.has_rest else silent))
+
+    def _findings(self, case: Case) -> dict[str, bool | None]:
+        own, disputed = case.own, self._disputed(case)
+        findings: dict[str, bool | None] = {}
+        for element in self.elements:
+            fact = own.get(element.name)
+            if element.name not in disputed:
+                findings[element.name] = self.undisputed.get(element.name, self.shares_rest)
+            else:
+                findings[element.name] = None if fact is None else element.is_met(fact)
+        return findings
+
+    def trace(self, facts: Mapping[str, Any]) -> str:
+        """One step an element in dispute, in the order told, then the rest; one step a line."""
+        case = _read_case(facts)
+        steps = []
+        for name in self._disputed(case):
+            element, fact = self._element(name), case.own.get(name)
+            if fact is None:
+                steps.append(f"no word on {element.noun}, so {element.noun} is open.")
+            else:
+                finding = element.met[0] if element.is_met(fact) else element.unmet[0]
+                steps.append(f"{fact}, so {finding}.")
+        if case.has_rest:
+            steps.append("nothing else is disputed, so the rest stands.")
+        lines = [f"Step {number}: {step}" for number, step in enumerate(steps, start=1)]
+        return "\n".join([*lines, f"Conclusion: {self.solve(facts)}"])
+
+    # ── facts as records ─────────────────────────────────────────────────────────────────────────
+
+    def _as_dict(self, case: Case) -> dict[str, Any]:
+        findings = self._findings(case)
+        return {
+            "family": self.name,
+            "level": case.level,
+            "jurisdiction": self.law.jurisdiction,
+            "as_of": self.law.as_of,
+            "labels": list(self.answers),
+            "answer_type": self.answer_type,
+            "asked": case.asked,
+            "told": [list(item) for item in case.told],
+            "has_rest": case.has_rest,
+            **{name: findings[name] for name in sorted(self._disputed(case))},
+        }
+
+    def pattern(self, facts: Mapping[str, Any]) -> str:
+        """What is told of the party asked about, sorted; names and other parties are left out."""
+        own = sorted((name, str(fact)) for name, fact in _read_case(facts).own.items())
+        return f"{self.name} {own}"
+
+    def parse(self, text: str) -> dict[str, Any]:
+        """Read a question in the family's words."""
+        asking = re.escape(self.question).replace(r"\{who\}", r"(?P<who>\w+)")
+        body, found = text.strip(), re.search(asking + r"\s*$", text)
+        if not found:
+            raise self._unreadable(body)
+        told: list[Told] = []
+        has_rest = distracted = False
+        for sentence in re.split(r"(?<=\.)\s+", body[: found.start()].strip()):
+            fact = self._read_told(sentence)
+            if fact:
+                told.append(fact)
+            elif sentence == NOTHING_ELSE:
+                has_rest = True
+            elif any(_as_pattern(known).fullmatch(sentence) for known in self.background):
+                distracted = True
+            else:
+                raise self._unreadable(sentence)
+        others = any(who != found["who"] for who, _, _ in told)
+        plain = next((level for level in (1, 2, 3) if self.told_count(level) == len(told)), 3)
+        level = _BOUND if others else _DISTRACTED if distracted else plain
+        return self._as_dict(Case(level, found["who"], tuple(told), has_rest))
+
+    def _read_told(self, sentence: str) -> Told | None:
+        for element in self.elements:
+            match = element.telling.fullmatch(sentence)
+            if match and match["whose"]:
+                return match["whose"], element.name, None
+            fact = match and element.recognise(normalise(match["fact"]))
+            if match and fact:
+                return match["who"], element.name, fact
+        return None
+
+    def _unreadable(self, text: str) -> DataError:
+        example = self.elements[0].tell("Ava", self.elements[0].draw(random.Random(0), True))
+        return DataError(
+            f"{text[:80]!r} is not worded as a {self.name} question: expected sentences like "
+            f"{example!r} and at the end {self.question.format(who='Ava')!r}"
+        )
+
+    def _element(self, name: str) -> Element:
+        return next(element for element in self.elements if element.name == name)
+
+    # ── steps ────────────────────────────────────────────────────────────────────────────────────
+
+    def check(self, facts: Mapping[str, Any], step: str) -> StepVerdict:
+        """Whether a step is true of these facts, by the grammar at the head of `elements.py`."""
+        case = _read_case(facts)
+        words = _LEAD.sub("", normalise(step)).rstrip(" .!;")
+        strangers = {name for name in NAMES if re.search(rf"\b{name.casefold()}s?\b", words)}
+        if strangers - {case.asked}:
+            return StepVerdict("not checkable", reason="it speaks of another person")
+        parts = _parts(words)
+        if parts is None:
+            return StepVerdict("not checkable", reason="it says more than one thing")
+        evidence, finding = parts
+        if evidence is None:
+            return self._check_finding(case, self._read_finding(case, finding))
+        return self._check_inference(case, evidence, finding)
+
+    def _check_inference(self, case: Case, evidence: str, finding: str) -> StepVerdict:
+        cited = self._read_evidence(case, evidence)
+        found = self._read_finding(case, finding)
+        bare = self._check_finding(case, found)
+        if cited is None:
+            unfounded = StepVerdict("not checkable", reason=f"{evidence!r} is no fact of this kind")
+            return bare if bare.status == "false" else unfounded
+        name, fact = cited
+        if name not in self._disputed(case) and not (name == REST and case.has_rest):
+            return StepVerdict("false", name, f"{evidence!r} is told nowhere")
+        if name != REST and case.own.get(name) != fact:
+            return StepVerdict("false", name, f"{evidence!r} is not what is told")
+        if found is None:
+            return StepVerdict("not checkable", reason=f"{finding!r} is no finding of the rule")
+        if found[0] != name:
+            return StepVerdict("false", found[0], "the one does not follow from the other")
+        return bare
+
+    def _check_finding(self, case: Case, found: tuple[str, bool | None] | None) -> StepVerdict:
+        if found is None:
+            return StepVerdict("not checkable", reason="it states no finding of the rule")
+        name, value = found
+        if name == REST:
+            if not case.has_rest:
+                return StepVerdict("false", REST, "all of it is in dispute")
+            return StepVerdict("true", REST)
+        actual = self._findings(case)[name]
+        if actual != value:
+            return StepVerdict("false", name, "the facts told amount to something else")
+        if name not in self._disputed(case):
+            return StepVerdict("not checkable", reason="it is not in dispute")
+        return StepVerdict("true", name)
+
+    def _read_evidence(self, case: Case, words: str) -> tuple[str, str | None] | None:
+        """(element, fact) that the words tell, the name of the party or a pronoun before them."""
+        if words == "nothing else is disputed":
+            return REST, None
+        opened = self._without_subject(case, words)
+        for element in self.elements:
+            if element.noun and words in (
+                f"no word on {element.noun}",
+                element.silence(case.asked),
+            ):
+                return element.name, None
+            match = element.retelling.fullmatch(words)
+            for candidate in (words, opened, match["fact"] if match else None):
+                fact = candidate and element.recognise(candidate)
+                if fact:
+                    return element.name, fact
+        return None
+
+    def _read_finding(self, case: Case, words: str) -> tuple[str, bool | None] | None:
+        """(element, met) that the words state."""
+        for candidate in (words, self._without_subject(case, words)):
+            if candidate == "the rest stands":
+                return REST, True
+            for element in self.elements:
+                if candidate in element.findings:
+                    return element.name, element.findings[candidate]
+                denied = element.findings.get(candidate.removeprefix("not "))
+                if candidate.startswith("not ") and denied is not None:
+                    return element.name, not denied
+        return None
+
+    def _without_subject(self, case: Case, words: str) -> str:
+        """The words without a subject and a form of "to be" at their head."""
+        nouns = [normalise(noun) for noun in self.subjects]
+        subject = "|".join(map(re.escape, [case.asked.casefold(), *nouns, *_PRONOUNS]))
+        return re.sub(rf"^(?:{subject}) +(?:(?:is|was|are|were|has|had) +)?", "", words)
+
+
+def all_met(findings: Findings) -> str:
+    """The rule of families in which every element must be met."""
+    return "Yes" if all(findings.values()) else "No"
+
+
+_MISSING = 1 / 7
+"""Share of elements whose fact is missing where one may be: with four facts that meet an element
+and two that do not, one of seven ways for it to turn out."""
+
+_PRONOUNS = ("it", "he", "she", "they", "this", "that", "these", "those")
+_LEAD = re.compile(
+    r"^(?:(?:first|second|third|fourth|fifth|next|then|also|finally|here)\b,? +){0,2}"
+)
+_CONNECTOR = re.compile(
+    r"[,;]? +(?:and +)?(?:so|thus|hence|therefore|which means|meaning)(?: that)?,? +"
+)
+_REASON = re.compile(r",? +(?:because|since|given that) +")
+
+
+def _parts(words: str) -> tuple[str | None, str] | None:
+    """(evidence, finding) of a step; None where it joins more than two parts."""
+    forward, backward = _CONNECTOR.split(words), _REASON.split(words)
+    if len(forward) + len(backward) > 3:
+        return None
+    if len(backward) == 2:
+        return backward[1], backward[0]
+    return (forward[0], forward[1]) if len(forward) == 2 else (None, words)
+
+
+def _read_case(facts: Mapping[str, Any]) -> Case:
+    told = tuple((str(who), str(element), fact) for who, element, fact in facts["told"])
+    return Case(int(facts["level"]), str(facts["asked"]), told, bool(facts["has_rest"]))
+
+
+def _as_pattern(template: str) -> re.Pattern[str]:
+    return re.compile(re.escape(template).replace(r"\{who\}", r"\w+"))
+
+
+def _capitalised(text: str) -> str:
+    return text[:1].upper() + text[1:]

@@ -1,0 +1,67 @@
+"""Hearsay: does the rule against hearsay bar a statement?
+
+A statement is barred if it was made out of court (Fed. R. Evid. 801(c)(1)), is offered for its
+truth (801(c)(2)), is not an opposing party's (801(d)(2)) and falls under no exception (here the
+first four of Rule 803). The rule's other exclusions and exceptions are left out.
+"""
+
+from __future__ import annotations
+
+from judicaita.legal.tasks.elements import ElementFamily, Findings, Listed, all_met
+from judicaita.legal.tasks.family import Law
+
+
+class Hearsay(ElementFamily):
+    """Barred iff all four elements are met."""
+
+    name = "hearsay"
+    title = "Hearsay and its exceptions"
+    law = Law(
+        ("Fed. R. Evid. 801(c)", "Fed. R. Evid. 801(d)(2)", "Fed. R. Evid. 803"), "US federal"
+    )
+    question = "Does the hearsay rule bar {who}'s words?"
+    subjects = ("the statement", "the words")
+    elements = (
+        Listed(
+            "out_of_court",
+            ("out of court", "made out of court", "outside court"),
+            ("in court", "made in court"),
+            "{who} spoke {fact}.",
+            meeting=("at lunch", "by phone", "at the scene", "on the bus"),
+            failing=("on the stand", "at this trial"),
+        ),
+        Listed(
+            "for_truth",
+            ("for its truth", "offered for its truth", "for the truth of the matter"),
+            ("not for its truth", "offered for something else"),
+            "{who}'s words go {fact}.",
+            meeting=(
+                "to prove the sale",
+                "to prove the debt",
+                "to prove the speed",
+                "to prove the promise",
+            ),
+            failing=("to show notice", "to show fear"),
+        ),
+        Listed(
+            "not_opponent",
+            ("no opponent", "not an opposing party"),
+            ("an opponent", "an opposing party"),
+            "{who} is {fact}.",
+            meeting=("a bystander", "a nurse", "a neighbor", "a guest"),
+            failing=("the other side", "the rival's agent"),
+        ),
+        Listed(
+            "no_exception",
+            ("no exception", "under no exception"),
+            ("an exception", "under an exception"),
+            "{who} told it {fact}.",
+            meeting=("after long thought", "weeks later", "from memory", "as a joke"),
+            failing=("in sudden fright", "to get treated"),
+        ),
+    )
+    background = ("{who} had a cold.", "{who} wore a red hat.", "{who} drove home.")
+
+    def conclude(self, findings: Findings) -> str:
+        """See the module."""
+        return all_met(findings)

@@ -1,0 +1,100 @@
+"""Issue spotting: which torts does a story raise? Several labels, or none.
+
+Each event raises one tort or comes close without one: Restatement (Second) of Torts §§ 13 (battery),
+158 (trespass to land), 222A (conversion), 281 (negligence), 558 (defamation), 35 (false
+imprisonment).
+"""
+
+from __future__ import annotations
+
+from judicaita.legal.tasks.elements import ElementFamily, Findings, Listed
+from judicaita.legal.tasks.family import Law
+
+
+def _tort(name: str, sentence: str, meeting: tuple[str, ...], failing: tuple[str, ...]) -> Listed:
+    return Listed(
+        name.replace(" ", "_"), (name,), (f"no {name}",), sentence, meeting=meeting, failing=failing
+    )
+
+
+class IssueSpotting(ElementFamily):
+    """The answer lists every tort raised in alphabetical order, or says "none"."""
+
+    name = "issue_spotting"
+    title = "Spotting every tort that a story raises"
+    law = Law(
+        tuple(
+            f"Restatement (Second) of Torts § {section} (1965)"
+            for section in ("13", "158", "222A", "281", "558")
+        ),
+        "US common law",
+    )
+    question = "Which torts did {who} commit?"
+    subjects = ()
+    answers = ("battery", "conversion", "defamation", "negligence", "trespass", "none")
+    answer_type = "multilabel"
+    shares_rest = False
+    elements = (
+        _tort(
+            "battery",
+            "{who} {fact}.",
+            ("punched Kim", "kicked Kim", "spat on Kim", "slapped Kim"),
+            ("shook hands", "waved at Kim"),
+        ),
+        _tort(
+            "conversion",
+            "{who} {fact}.",
+            ("sold Kim's bike", "burned Kim's coat", "kept Kim's car", "pawned Kim's ring"),
+            ("sold a bike", "gave back a ring"),
+        ),
+        _tort(
+            "defamation",
+            "{who} {fact}.",
+            (
+                "called Kim a thief in print",
+                "told all that Kim stole",
+                "posted lies on Kim",
+                "broadcast lies on Kim",
+            ),
+            ("praised Kim in print", "called Kim a thief in private"),
+        ),
+        _tort(
+            "negligence",
+            "{who} {fact}.",
+            (
+                "hit Kim by careless driving",
+                "dropped a brick on Kim",
+                "left oil where Kim fell",
+                "let a dog bite Kim",
+            ),
+            ("drove with care", "missed Kim with a brick"),
+        ),
+        _tort(
+            "trespass",
+            "{who} {fact}.",
+            (
+                "crossed Kim's field",
+                "climbed Kim's fence",
+                "camped on Kim's land",
+                "dug in Kim's yard",
+            ),
+            ("walked on the road", "came as Kim's guest"),
+        ),
+    )
+    background = ("{who} runs a bakery.", "{who} likes tea.", "{who} drove home.")
+
+    def told_count(self, level: int) -> int:
+        """Events told."""
+        return {1: 2, 2: 3, 4: 5}.get(level, 4)
+
+    def kinds_of_answer(self, level: int) -> tuple[str, ...]:
+        """How many torts are raised."""
+        return tuple(map(str, range(self.told_count(level) + 1)))
+
+    def kind_of(self, answer: str) -> str:
+        """How many torts the answer names."""
+        return "0" if answer == "none" else str(answer.count(",") + 1)
+
+    def conclude(self, findings: Findings) -> str:
+        """See the class."""
+        return ", ".join(name for name, raised in findings.items() if raised) or "none"
