@@ -1,8 +1,8 @@
 """Families whose answer follows from elements, each met or not by a fact about one party.
 
     level  elements in dispute   besides
-    1      one                   "Nothing else is disputed."
-    2      two                   "Nothing else is disputed."
+    1      one                   "Nothing else is disputed.", somewhere among the facts
+    2      two                   the same
     3      all
     4      all                   a sentence that decides nothing, about another person
     5      all                   a second matter, whose every fact is the opposite
@@ -45,11 +45,6 @@ from judicaita.legal.polarity import normalise
 from judicaita.legal.tasks.family import AnswerType, Law, Level, StepVerdict
 from judicaita.legal.tasks.vocabulary import NAMES
 from judicaita.types import Sample
-
-REST = "rest"
-"""The factor of levels 1 and 2 that what is not in dispute stands."""
-
-NOTHING_ELSE = "Nothing else is disputed."
 
 _DISPUTED = {1: 1, 2: 2}
 """Level → elements in dispute; all of them on any other level."""
@@ -150,6 +145,15 @@ class Listed(Element):
         return {normalise(fact): fact for fact in (*self.meeting, *self.failing)}
 
 
+REST = Listed(
+    "rest",
+    ("the rest stands",),
+    ("the rest is in dispute",),
+    "{fact}.",
+    meeting=("nothing else is disputed",),
+)
+"""What levels 1 and 2 tell instead of the elements that are not in dispute; no rule looks at it."""
+
 Told = tuple[str, str, str | None]
 """Who, element, fact (None: told to be missing)."""
 
@@ -162,13 +166,16 @@ class Case:
     asked: str
     told: tuple[Told, ...]
     """In the order of the question."""
-    has_rest: bool
-    """Whether nothing else is disputed."""
 
     @property
     def own(self) -> dict[str, str | None]:
         """Element → fact of the party asked about, in the order told."""
         return {element: fact for who, element, fact in self.told if who == self.asked}
+
+    @property
+    def has_rest(self) -> bool:
+        """Whether nothing but what is told is disputed."""
+        return REST.name in self.own
 
 
 class ElementFamily(ABC):
@@ -215,8 +222,6 @@ class ElementFamily(ABC):
             other = rng.choice([name for name in NAMES if name != case.asked])
             place = rng.randint(0, len(sentences))
             sentences.insert(place, rng.choice(self.background).format(who=other))
-        if case.has_rest:
-            sentences.append(NOTHING_ELSE)
         return Sample(
             prompt=" ".join([*map(_capitalised, sentences), self.question.format(who=case.asked)]),
             reference=self.solve(record),
@@ -238,12 +243,13 @@ class ElementFamily(ABC):
         return answer
 
     def _draw(self, rng: random.Random, level: int, kind: str) -> Case:
-        has_rest = self.shares_rest and level in _DISPUTED
         while True:  # rejection: uniform among the combinations that give the answer
             chosen = rng.sample(self.elements, self.told_count(level))
             facts = {element.name: self._draw_fact(rng, element) for element in chosen}
             asked, other = rng.sample(NAMES, 2)
-            case = Case(level, asked, tuple((asked, *item) for item in facts.items()), has_rest)
+            if self.shares_rest and level in _DISPUTED:
+                _insert(rng, facts, REST.name, REST.draw(rng))
+            case = Case(level, asked, tuple((asked, *item) for item in facts.items()))
             if self.kind_of(self.conclude(self._findings(case))) == kind:
                 break
         told = list(case.told)
@@ -252,7 +258,7 @@ class ElementFamily(ABC):
             rng.shuffle(told)
         # From the fourth level on, a missing fact is not told to be missing.
         told = [item for item in told if item[2] is not None or level < _DISTRACTED]
-        return Case(level, asked, tuple(told), has_rest)
+        return Case(level, asked, tuple(told))
 
     def _draw_fact(self, rng: random.Random, element: Element) -> str | None:
         is_missing = bool(element.noun) and rng.random() < _MISSING
@@ -283,16 +289,15 @@ class ElementFamily(ABC):
 
     def required(self, facts: Mapping[str, Any]) -> tuple[str, ...]:
         """The elements in dispute, and on levels 1 and 2 that the rest stands."""
-        case = _read_case(facts)
-        return (*self._disputed(case), *([REST] if case.has_rest else []))
+        return self._to_decide(_read_case(facts))
 
-    def _disputed(self, case: Case) -> tuple[str, ...]:
-        """Elements in the order told; those that nothing is told of at the end."""
+    def _to_decide(self, case: Case) -> tuple[str, ...]:
+        """What is told, in that order; at the end the elements that nothing is told of."""
         silent = [e.name for e in self.elements if e.noun and e.name not in case.own]
         return (*case.own, *([] if case.has_rest else silent))
 
     def _findings(self, case: Case) -> dict[str, bool | None]:
-        own, disputed = case.own, self._disputed(case)
+        own, disputed = case.own, self._to_decide(case)
         findings: dict[str, bool | None] = {}
         for element in self.elements:
             fact = own.get(element.name)
@@ -303,25 +308,23 @@ class ElementFamily(ABC):
         return findings
 
     def trace(self, facts: Mapping[str, Any]) -> str:
-        """One step an element in dispute, in the order told, then the rest; one step a line."""
+        """One step for each thing to decide, in the order told; one step a line."""
         case = _read_case(facts)
         steps = []
-        for name in self._disputed(case):
+        for name in self._to_decide(case):
             element, fact = self._element(name), case.own.get(name)
             if fact is None:
                 steps.append(f"no word on {element.noun}, so {element.noun} is open.")
             else:
                 finding = element.met[0] if element.is_met(fact) else element.unmet[0]
                 steps.append(f"{fact}, so {finding}.")
-        if case.has_rest:
-            steps.append("nothing else is disputed, so the rest stands.")
         lines = [f"Step {number}: {step}" for number, step in enumerate(steps, start=1)]
         return "\n".join([*lines, f"Conclusion: {self.solve(facts)}"])
 
     # ── facts as records ─────────────────────────────────────────────────────────────────────────
 
     def _as_dict(self, case: Case) -> dict[str, Any]:
-        findings = self._findings(case)
+        findings, decided = self._findings(case), self._to_decide(case)
         return {
             "family": self.name,
             "level": case.level,
@@ -331,8 +334,7 @@ class ElementFamily(ABC):
             "answer_type": self.answer_type,
             "asked": case.asked,
             "told": [list(item) for item in case.told],
-            "has_rest": case.has_rest,
-            **{name: findings[name] for name in sorted(self._disputed(case))},
+            **{name: findings[name] for name in sorted(findings) if name in decided},
         }
 
     def pattern(self, facts: Mapping[str, Any]) -> str:
@@ -347,30 +349,29 @@ class ElementFamily(ABC):
         if not found:
             raise self._unreadable(body)
         told: list[Told] = []
-        has_rest = distracted = False
+        distracted = False
         for sentence in re.split(r"(?<=\.)\s+", body[: found.start()].strip()):
-            fact = self._read_told(sentence)
+            fact = self._read_told(sentence, found["who"])
             if fact:
                 told.append(fact)
-            elif sentence == NOTHING_ELSE:
-                has_rest = True
             elif any(_as_pattern(known).fullmatch(sentence) for known in self.background):
                 distracted = True
             else:
                 raise self._unreadable(sentence)
         others = any(who != found["who"] for who, _, _ in told)
-        plain = next((level for level in (1, 2, 3) if self.told_count(level) == len(told)), 3)
+        count = sum(element != REST.name for _, element, _ in told)
+        plain = next((level for level in (1, 2, 3) if self.told_count(level) == count), 3)
         level = _BOUND if others else _DISTRACTED if distracted else plain
-        return self._as_dict(Case(level, found["who"], tuple(told), has_rest))
+        return self._as_dict(Case(level, found["who"], tuple(told)))
 
-    def _read_told(self, sentence: str) -> Told | None:
-        for element in self.elements:
+    def _read_told(self, sentence: str, asked: str) -> Told | None:
+        for element in (*self.elements, REST):
             match = element.telling.fullmatch(sentence)
             if match and match["whose"]:
                 return match["whose"], element.name, None
             fact = match and element.recognise(normalise(match["fact"]))
             if match and fact:
-                return match["who"], element.name, fact
+                return match.groupdict().get("who", asked), element.name, fact
         return None
 
     def _unreadable(self, text: str) -> DataError:
@@ -381,7 +382,7 @@ class ElementFamily(ABC):
         )
 
     def _element(self, name: str) -> Element:
-        return next(element for element in self.elements if element.name == name)
+        return next(element for element in (*self.elements, REST) if element.name == name)
 
     # ── steps ────────────────────────────────────────────────────────────────────────────────────
 
@@ -408,9 +409,9 @@ class ElementFamily(ABC):
             unfounded = StepVerdict("not checkable", reason=f"{evidence!r} is no fact of this kind")
             return bare if bare.status == "false" else unfounded
         name, fact = cited
-        if name not in self._disputed(case) and not (name == REST and case.has_rest):
+        if name not in self._to_decide(case):
             return StepVerdict("false", name, f"{evidence!r} is told nowhere")
-        if name != REST and case.own.get(name) != fact:
+        if case.own.get(name) != fact:
             return StepVerdict("false", name, f"{evidence!r} is not what is told")
         if found is None:
             return StepVerdict("not checkable", reason=f"{finding!r} is no finding of the rule")
@@ -422,23 +423,17 @@ class ElementFamily(ABC):
         if found is None:
             return StepVerdict("not checkable", reason="it states no finding of the rule")
         name, value = found
-        if name == REST:
-            if not case.has_rest:
-                return StepVerdict("false", REST, "all of it is in dispute")
-            return StepVerdict("true", REST)
-        actual = self._findings(case)[name]
+        actual = {**self._findings(case), REST.name: case.has_rest}[name]
         if actual != value:
             return StepVerdict("false", name, "the facts told amount to something else")
-        if name not in self._disputed(case):
+        if name not in self._to_decide(case):
             return StepVerdict("not checkable", reason="it is not in dispute")
         return StepVerdict("true", name)
 
     def _read_evidence(self, case: Case, words: str) -> tuple[str, str | None] | None:
         """(element, fact) that the words tell, the name of the party or a pronoun before them."""
-        if words == "nothing else is disputed":
-            return REST, None
         opened = self._without_subject(case, words)
-        for element in self.elements:
+        for element in (*self.elements, REST):
             if element.noun and words in (
                 f"no word on {element.noun}",
                 element.silence(case.asked),
@@ -454,9 +449,7 @@ class ElementFamily(ABC):
     def _read_finding(self, case: Case, words: str) -> tuple[str, bool | None] | None:
         """(element, met) that the words state."""
         for candidate in (words, self._without_subject(case, words)):
-            if candidate == "the rest stands":
-                return REST, True
-            for element in self.elements:
+            for element in (*self.elements, REST):
                 if candidate in element.findings:
                     return element.name, element.findings[candidate]
                 denied = element.findings.get(candidate.removeprefix("not "))
@@ -502,7 +495,15 @@ def _parts(words: str) -> tuple[str | None, str] | None:
 
 def _read_case(facts: Mapping[str, Any]) -> Case:
     told = tuple((str(who), str(element), fact) for who, element, fact in facts["told"])
-    return Case(int(facts["level"]), str(facts["asked"]), told, bool(facts["has_rest"]))
+    return Case(int(facts["level"]), str(facts["asked"]), told)
+
+
+def _insert(rng: random.Random, facts: dict[str, str | None], name: str, fact: str) -> None:
+    """Enter a fact at a random place in the order."""
+    items = list(facts.items())
+    items.insert(rng.randint(0, len(items)), (name, fact))
+    facts.clear()
+    facts.update(items)
 
 
 def _as_pattern(template: str) -> re.Pattern[str]:
