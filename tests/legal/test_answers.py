@@ -307,3 +307,41 @@ def test_a_later_change_of_mind_is_refused_for_labels_of_the_task() -> None:
         assert not grade_answer(f"Conclusion: {text}", "generic", labels=labels).correct
     kept = "generic, since it is not descriptive"
     assert grade_answer(f"Conclusion: {kept}", "generic", labels=labels).correct
+
+
+class TestInsufficientFacts:
+    """A third answer beside Yes and No, as tasks offer it where a needed fact may be missing."""
+
+    labels = ("Yes", "No", "Insufficient facts")
+
+    def matches(self, text: str) -> list[str]:
+        """The references that an answer is right for."""
+        return [gold for gold in self.labels if is_right(text, gold, labels=self.labels)]
+
+    @pytest.mark.parametrize(
+        ("text", "gold"),
+        [
+            *(("Yes", "Yes"), ("**No.**", "No"), ("No, because it was told weeks later.", "No")),
+            ("Insufficient facts.", "Insufficient facts"),
+            ("insufficient-facts", "Insufficient facts"),
+            ("The answer is insufficient facts", "Insufficient facts"),
+            ("There are insufficient facts", "Insufficient facts"),
+            ("Insufficient facts because there is no word on notice.", "Insufficient facts"),
+            ("No; there is no word on notice.", "No"),
+        ],
+    )
+    def test_one_is_committed_to(self, text, gold):
+        assert self.matches(text) == [gold]
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            *("Yes, but insufficient facts", "Insufficient facts, but yes", "Yes and no"),
+            *("Yes. Insufficient facts.", "No, insufficient facts", "No (insufficient facts)"),
+            *("Insufficient facts, so no", "Insufficient facts; probably yes", "Insufficient"),
+            *("Yes - insufficient facts", "Insufficient facts or no", "Insufficient facts\nNo"),
+            *("No word on notice", "No facts", "not insufficient facts", "Notice was given"),
+        ],
+    )
+    def test_two_or_none_are_refused(self, text):
+        assert self.matches(text) == []

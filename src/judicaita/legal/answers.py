@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
+from judicaita.legal.label_lists import read_labels
 from judicaita.legal.polarity import (
     WORD,
     clauses,
@@ -25,6 +26,9 @@ from judicaita.legal.polarity import (
 )
 
 MatchMode = Literal["auto", "exact", "overlap"]
+
+MULTILABEL = "multilabel"
+"""The answer type of a question whose answer lists any number of its labels."""
 
 LABEL_WORDS = 3
 """References of at most so many words count as labels in mode ``auto``: the longest labels of
@@ -136,6 +140,7 @@ def grade_answer(
     mode: MatchMode = "auto",
     threshold: float = 0.5,
     labels: Sequence[str] = (),
+    answer_type: str | None = None,
 ) -> Grade:
     """Grade a completion, or a bare answer, against the gold answer.
 
@@ -152,6 +157,12 @@ def grade_answer(
     Polarity comes first: a contradiction scores 0 however many words agree.
 
     ``auto`` is ``exact`` for references of at most `LABEL_WORDS` words, and ``overlap`` else.
+
+    Where ``answer_type`` is `MULTILABEL`, whatever the mode, the answer must name exactly those of
+    ``labels`` that the reference names ("trespass, battery", "Battery and trespass."), in any order
+    and with nothing else but filler. Any other type is graded as above.
+
+    Raises `ValueError` for an empty reference, or a list of labels in which some is not offered.
     """
     if not reference.strip():
         raise ValueError("grade_answer needs a reference; without one there is nothing to compare")
@@ -159,6 +170,9 @@ def grade_answer(
     answer = text.strip() if not reasoning.boundaries else reasoning.conclusion
     if not answer:
         return Grade(0.0, False, answer, "no answer")
+    if answer_type == MULTILABEL:
+        reason = _list_commitment(answer, reference, labels)
+        return Grade(float(reason == "match"), reason == "match", answer, reason)
     got, gold = normalise(answer), normalise(reference)
     if got == gold:
         return Grade(1.0, True, answer, "match")
@@ -208,11 +222,15 @@ _HEDGE_NEXT = re.compile(
     r"|\s+(?:is|was|would|may|might|could|can|should)\b"
     rf"|(?:(?!{_REASON})[^.;!?\n])*?\b(?:maybe|perhaps|possibly|depends|unclear|uncertain)\b"
 )
+_LIST_HEDGE = re.compile(
+    r"\b(?:or|either|maybe|perhaps|possibly|probably|likely|may|might|could|unclear|uncertain)\b"
+)
 # Possessive repetitions: a model may emit a hundred short lines, and each would double the work.
 _LIST = re.compile(
     r"(?:(?=\s*[,;.\n])\s*+[,;.]?+\s*+(?:(?:or|and)\s+(?=\w))?+\w++)+\W*"
     r"|(?:(?=\s*[,;\n])\s*+[,;]?+\s*+\w++(?:[^\S\n]\w++){0,2}+)+\W*"
 )
+_TURN = r"(?:or|and|but|yet|though|although|however|rather|instead|probably|perhaps|maybe)"
 _PAIRS = (frozenset({"yes", "no"}), frozenset({"true", "false"}))
 _LETTERS = frozenset("abcdefghij")
 
@@ -242,6 +260,25 @@ def _commitment(
     ends = (mark.end() for mark in re.finditer(_ANNOUNCE, rest))
     agree = all(re.match(_label(gold), rest[end:]) for end in ends)
     return "match" if agree else "contradicted"
+
+
+def _list_commitment(
+    answer: str, reference: str, labels: Sequence[str]
+) -> Literal["match", "mismatch", "hedged", "contradicted"]:
+    """Whether an answer commits to the labels that the reference lists, and to no other."""
+    gold = read_labels(reference, labels)
+    if gold is None:
+        raise ValueError(
+            f"the reference {reference!r} is no list of the labels {', '.join(labels) or '(none)'};"
+            " separate them by commas, and give every answer that the question offers as labels"
+        )
+    named, got = read_labels(answer, labels), normalise(answer)
+    if named is not None:
+        return "match" if named == gold else "mismatch"
+    if _HEDGE.search(got) or _LIST_HEDGE.search(got):
+        return "hedged"
+    denied = any(_denial(normalise(label)).search(got) for label in labels)
+    return "contradicted" if denied else "mismatch"
 
 
 @lru_cache(maxsize=1024)
@@ -288,7 +325,7 @@ def _rival_claim(rivals: frozenset[str]) -> re.Pattern[str]:
     either = "|".join(sorted(map(_label, rivals), key=len, reverse=True))
     if any(rivals < pair for pair in _PAIRS):  # not "No. 5", nor "no state"
         return re.compile(rf"(?:{either})(?!\.?\s*\d)(?={_STOP}|\s*(?:and|or|if)\b)")
-    start = rf"(?:[.,;:/&!?)\n]|\b(?:or|and)\b|{_ANNOUNCE})"
+    start = rf"(?:[.,;:/&!?)\n\u2014\u2013-]|\b{_TURN}\b|{_ANNOUNCE})"
     return re.compile(rf"{start}{_LEAD}{_COPULA}(?:{either})(?={_STOP})")
 
 

@@ -135,7 +135,8 @@ class OutcomeReward:
 
     Labels score 1 or 0; free text scores its token F1 from ``threshold`` on and 0 below, and 0
     whenever it contradicts the reference. It abstains where the sample has no reference. A column
-    ``labels`` (the answers that the task offers) lets it see a change to another label.
+    ``labels`` (the answers that the task offers) lets it see a change to another label; a column
+    ``answer_type`` of "multilabel" asks for exactly the labels that the reference lists.
     """
 
     name = "outcome"
@@ -162,7 +163,12 @@ class OutcomeReward:
         if isinstance(labels, str):
             raise TypeError(f"the column labels={labels!r} must be a list of answers, not a string")
         grade = grade_answer(
-            response, reference, mode=self.match, threshold=self.threshold, labels=labels
+            response,
+            reference,
+            mode=self.match,
+            threshold=self.threshold,
+            labels=labels,
+            answer_type=columns.get("answer_type"),
         )
         details = {"answer": grade.answer, "correct": grade.correct, "reason": grade.reason}
         return RewardResult(grade.score, details)
