@@ -27,6 +27,7 @@ LAYERS = (
         "training.rewards",
         "training.reference",
         "training.settings",
+        "training.step_reward",
     ),
     (
         "training.batching",

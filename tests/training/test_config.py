@@ -123,8 +123,19 @@ def test_every_option_says_what_it_is(name: str) -> None:
         ),
         (
             {"format_weight": 0, "outcome_weight": 0, "verbosity_weight": 0},
+            "format_weight, outcome_weight, verbosity_weight and step_weight are all 0, so nothing "
+            "would be rewarded. Set at least one above 0 (defaults 0.3, 0.5, 0.2).",
+        ),
+        (
+            {"format_weight": 0, "outcome_weight": 0, "verbosity_weight": 0}
+            | {"step_weight": 1, "step_mode": "per_step"},
             "format_weight, outcome_weight and verbosity_weight are all 0, so nothing would be "
             "rewarded. Set at least one above 0 (defaults 0.3, 0.5, 0.2).",
+        ),
+        (
+            {"step_mode": "gated"},
+            "step_mode=gated with step_weight=0: steps are not looked at, so the mode would change "
+            "nothing. Set step_weight above 0, or leave the mode out.",
         ),
     ],
 )

@@ -10,7 +10,7 @@ import difflib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import (
     BaseModel,
@@ -79,6 +79,9 @@ def _flags(*names: str) -> dict[str, Any]:
     """Further command-line names of a field, beside ``--field-name``."""
     return {"flags": list(names)}
 
+
+StepMode = Literal["additive", "gated", "per_step"]
+"""How true steps count in the composite reward."""
 
 NameList = Annotated[list[str], BeforeValidator(_comma_list)]
 
@@ -261,11 +264,18 @@ class TrainingConfig(RunConfig):
     reward: str | None = None
     """``module:function`` or ``file.py:function`` of a reward of yours; None is the composite."""
     format_weight: float = Field(0.3, ge=0)
-    """Weight of the format in the composite reward; the three are normalised to sum to 1."""
+    """Weight of the format in the composite reward; the weights are normalised to sum to 1."""
     outcome_weight: float = Field(0.5, ge=0)
     """Weight of the right answer."""
     verbosity_weight: float = Field(0.2, ge=0)
     """Weight of the length."""
+    step_weight: float = Field(0.0, ge=0)
+    """Weight of true steps, on samples of generated families, whose steps can be checked; at 0
+    they are not looked at."""
+    step_mode: StepMode = "additive"
+    """``additive``: true steps are one part of the reward; ``gated``: and without true steps a
+    right answer earns nothing; ``per_step``: each step's tokens learn from that step's own truth,
+    and the composite is made of the other parts."""
     outcome_match: Literal["auto", "exact", "overlap"] = "auto"
     """How a conclusion is compared with the reference: as a label, by its tokens (F1), or by
     whichever suits the reference's length."""
@@ -310,12 +320,30 @@ class TrainingConfig(RunConfig):
                 f"beta={self.beta} with use_lora=False: the reference is the model with its "
                 "adapter switched off, and full fine-tuning has none. Set beta=0, or use_lora=True."
             )
-        if self.format_weight + self.outcome_weight + self.verbosity_weight == 0:
+        check_step_mode(self.step_mode, self.step_weight)
+        weights = ["format_weight", "outcome_weight", "verbosity_weight"]
+        if self.step_mode != "per_step":  # which leaves true steps out of the composite
+            weights.append("step_weight")
+        if not any(getattr(self, name) for name in weights):
             raise ConfigError(
-                "format_weight, outcome_weight and verbosity_weight are all 0, so nothing would be "
+                f"{', '.join(weights[:-1])} and {weights[-1]} are all 0, so nothing would be "
                 "rewarded. Set at least one above 0 (defaults 0.3, 0.5, 0.2)."
             )
         return self
+
+
+def check_step_mode(step_mode: StepMode, step_weight: float) -> StepMode:
+    """The mode, or a `ConfigError` for an unknown one or one that would change nothing."""
+    if step_mode not in get_args(StepMode):
+        raise ConfigError(
+            f"step_mode={step_mode!r}: there is no such mode; use additive, gated or per_step."
+        )
+    if step_mode != "additive" and step_weight == 0:
+        raise ConfigError(
+            f"step_mode={step_mode} with step_weight=0: steps are not looked at, so the mode would "
+            "change nothing. Set step_weight above 0, or leave the mode out."
+        )
+    return step_mode
 
 
 def profile_of(config_class: type[RunConfig], base_model: Any) -> dict[str, Any]:

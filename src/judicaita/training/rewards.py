@@ -9,12 +9,14 @@ What a reward is, and how a user's own is loaded, stands in `reward_plugins`.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, get_args
+from dataclasses import replace
+from typing import Any, get_args
 
 from judicaita.errors import ConfigError, RewardError
-from judicaita.legal.answers import MatchMode, Reasoning, grade_answer, parse_reasoning
+from judicaita.legal.answers import MatchMode, grade_answer, parse_reasoning
+from judicaita.legal.form import MIN_STEPS, concludes_once, good_steps, is_well_formed
+from judicaita.training.config import StepMode, TrainingConfig, check_step_mode
 from judicaita.training.reward_plugins import (
     FunctionReward,
     Reward,
@@ -23,10 +25,8 @@ from judicaita.training.reward_plugins import (
     load_reward,
     score_safely,
 )
+from judicaita.training.step_reward import StepReward
 from judicaita.types import FinishReason, Prompt, RewardResult, Sample
-
-if TYPE_CHECKING:
-    from judicaita.training.config import TrainingConfig
 
 __all__ = [
     "CompositeReward",
@@ -34,6 +34,7 @@ __all__ = [
     "FunctionReward",
     "OutcomeReward",
     "Reward",
+    "StepReward",
     "VerbosityReward",
     "as_reward",
     "columns_of",
@@ -62,7 +63,7 @@ class FormatReward:
     name = "format"
     part_names = ()
 
-    def __init__(self, min_steps: int = 2) -> None:
+    def __init__(self, min_steps: int = MIN_STEPS) -> None:
         if min_steps < 1:
             raise ConfigError(f"min_steps={min_steps}: a reasoned answer has steps; use 1 or more.")
         self.min_steps = min_steps
@@ -73,10 +74,8 @@ class FormatReward:
         """Score the form of ``response``; prompt, reference and columns play no part."""
         del prompt, reference, columns
         reasoning = parse_reasoning(response)
-        good = _good_steps(reasoning)
-        concluded = _concludes_once(reasoning)
-        well_formed = self._is_well_formed(response, reasoning, good)
-        score = 0.4 * min(good, self.min_steps) / self.min_steps + 0.4 * concluded
+        good, well_formed = good_steps(reasoning), self.is_well_formed(response)
+        score = 0.4 * min(good, self.min_steps) / self.min_steps + 0.4 * concludes_once(reasoning)
         return RewardResult(
             1.0 if well_formed else score,
             {"steps": len(reasoning.steps), "good_steps": good, "well_formed": well_formed},
@@ -84,50 +83,7 @@ class FormatReward:
 
     def is_well_formed(self, response: str) -> bool:
         """Whether the response scores 1."""
-        reasoning = parse_reasoning(response)
-        return self._is_well_formed(response, reasoning, _good_steps(reasoning))
-
-    def _is_well_formed(self, response: str, reasoning: Reasoning, good: int) -> bool:
-        enough = good == len(reasoning.steps) >= self.min_steps
-        if not enough or not _concludes_once(reasoning):
-            return False
-        preamble = response[: reasoning.boundaries[0]]
-        paragraphs = re.split(r"\n\s*\n", reasoning.conclusion or "")
-        return not _words(preamble) and len(paragraphs) == 1
-
-
-_COPY_WORDS = 4
-"""A step of at least so many words that stands whole inside another is a copy of it."""
-
-
-def _good_steps(reasoning: Reasoning) -> int:
-    """How many steps from the start are numbered 1, 2, 3 …, have words, and copy no other."""
-    seen: list[list[str]] = []
-    for number, step in enumerate(reasoning.steps, start=1):
-        words = _words(step.text)
-        if step.number != number or not words or any(_copies(words, other) for other in seen):
-            break
-        seen.append(words)
-    return len(seen)
-
-
-def _copies(one: list[str], other: list[str]) -> bool:
-    """Whether two steps have the same words, or the longer one holds all of the other in a row."""
-    if one == other:
-        return True
-    short, long = sorted((one, other), key=len)
-    return len(short) >= _COPY_WORDS and f" {' '.join(short)} " in f" {' '.join(long)} "
-
-
-def _concludes_once(reasoning: Reasoning) -> bool:
-    last = reasoning.steps[-1].start if reasoning.steps else -1
-    start = reasoning.conclusion_start
-    follows = start is not None and start > last
-    return follows and reasoning.conclusions == 1 and bool(_words(reasoning.conclusion or ""))
-
-
-def _words(text: str) -> list[str]:
-    return re.findall(r"[^\W_]+", text.casefold())
+        return is_well_formed(response, self.min_steps)
 
 
 class OutcomeReward:
@@ -212,10 +168,19 @@ class VerbosityReward:
 
 
 class CompositeReward:
-    """A weighted mean of named parts: format, outcome, verbosity, and any further ones.
+    """A weighted mean of named parts: format, outcome, verbosity, steps, and any further ones.
 
     Weights are normalised to sum to 1. A part that abstains is left out and the other weights are
     normalised again; a part of weight 0 is computed and shown, and does not count.
+
+    ``steps`` is a part only where ``step_weight`` is above 0. ``step_mode`` says how it counts:
+
+    - ``additive``: as any other part;
+    - ``gated``: likewise, and the outcome counts as 0 unless there are steps and every one is true
+      (`TraceCheck.is_true`). The outcome's own score is shown as it is, so that accuracy is not
+      touched, with the detail ``gated``: whether it was set aside;
+    - ``per_step``: it has no share in the mean, since whoever trains gives the detail ``credits``
+      to the steps one by one.
 
     ``parts`` maps further names to (reward, weight), where a reward is anything `as_reward` takes.
     Ready-made components replace the default ones.
@@ -233,18 +198,25 @@ class CompositeReward:
         verbosity_weight: float = 0.2,
         parts: Mapping[str, tuple[Any, float]] | None = None,
         *,
+        step_weight: float = 0.0,
+        step_mode: StepMode = "additive",
         format_reward: FormatReward | None = None,
         outcome_reward: OutcomeReward | None = None,
         verbosity_reward: VerbosityReward | None = None,
+        step_reward: StepReward | None = None,
     ) -> None:
         self.format_reward = format_reward or FormatReward()
         self.outcome_reward = outcome_reward or OutcomeReward()
         self.verbosity_reward = verbosity_reward or VerbosityReward()
+        self.step_reward = step_reward or StepReward(self.format_reward.min_steps)
+        self.step_mode = check_step_mode(step_mode, step_weight)
         chosen: dict[str, tuple[Reward, float]] = {
             "format": (self.format_reward, format_weight),
             "outcome": (self.outcome_reward, outcome_weight),
             "verbosity": (self.verbosity_reward, verbosity_weight),
         }
+        if step_weight != 0:
+            chosen["steps"] = (self.step_reward, step_weight)
         for name, (reward, weight) in (parts or {}).items():
             if name in chosen:
                 raise ConfigError(f"a further part is named {name!r}, which is taken; rename it.")
@@ -252,6 +224,8 @@ class CompositeReward:
         for name, (_, weight) in chosen.items():
             if not (weight >= 0 and math.isfinite(weight)):
                 raise ConfigError(f"{name} has weight {weight}; a weight is a number from 0 up.")
+        if step_mode == "per_step":
+            chosen["steps"] = (self.step_reward, 0.0)
         total = math.fsum(weight for _, weight in chosen.values())
         if total == 0:
             raise ConfigError("every reward weight is 0, so nothing counts; set one above 0.")
@@ -274,6 +248,12 @@ class CompositeReward:
                 f"{describe_sample(prompt, columns)}; give the sample a reference, or weight to a "
                 "part that needs none."
             )
+        counted = {name: results[name].score or 0.0 for name in weights}
+        if self.step_mode == "gated" and {"steps", "outcome"} <= weights.keys():
+            is_gated = not results["steps"].details["is_true"]
+            outcome = results["outcome"]
+            results["outcome"] = replace(outcome, details={**outcome.details, "gated": is_gated})
+            counted["outcome"] *= not is_gated
         details = {
             name: {
                 "score": result.score,
@@ -282,7 +262,7 @@ class CompositeReward:
             }
             for name, result in results.items()
         }
-        earned = math.fsum(weight * (results[n].score or 0.0) for n, weight in weights.items())
+        earned = math.fsum(weight * counted[name] for name, weight in weights.items())
         return RewardResult(earned / total, details)
 
     def compute_batch(
@@ -299,19 +279,19 @@ class CompositeReward:
 def composite_from_config(config: TrainingConfig | Mapping[str, Any]) -> CompositeReward:
     """The composite that a configuration describes; what a mapping leaves out has its default.
 
-    Reads format_weight, outcome_weight, verbosity_weight, min_steps, outcome_match,
-    outcome_threshold, verbosity_target (tokens) and verbosity_tolerance.
+    Reads format_weight, outcome_weight, verbosity_weight, step_weight, step_mode, min_steps,
+    outcome_match, outcome_threshold, verbosity_target (tokens) and verbosity_tolerance.
     """
     settings = config if isinstance(config, Mapping) else config.model_dump()
 
     def given(**names: str) -> dict[str, Any]:
         return {own: settings[key] for own, key in names.items() if key in settings}
 
-    weights = ("format_weight", "outcome_weight", "verbosity_weight")
+    own = ("format_weight", "outcome_weight", "verbosity_weight", "step_weight", "step_mode")
     match = given(match="outcome_match", threshold="outcome_threshold")
     length = given(target_tokens="verbosity_target", tolerance="verbosity_tolerance")
     return CompositeReward(
-        **given(**{name: name for name in weights}),
+        **given(**{name: name for name in own}),
         format_reward=FormatReward(**given(min_steps="min_steps")),
         outcome_reward=OutcomeReward(**match),
         verbosity_reward=VerbosityReward(**length),

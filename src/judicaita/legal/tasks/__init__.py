@@ -12,7 +12,7 @@ import itertools
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 from judicaita.errors import DataError
 from judicaita.legal.names import unknown_name
@@ -40,6 +40,7 @@ __all__ = [
     "TraceCheck",
     "best_single_factor",
     "check_trace",
+    "family_of",
     "generate",
     "get_family",
     "split_of",
@@ -55,22 +56,19 @@ _MAX_REDRAWS = 1_000
 """Redraws after which `generate` takes the space of distinct samples as used up."""
 
 
-FAMILIES: Mapping[str, TaskFamily] = MappingProxyType(
-    {
-        family.name: family
-        for family in (
-            Diversity(),
-            PersonalJurisdiction(),
-            Hearsay(),
-            UccFirmOffer(),
-            ContractNotice(),
-            NonCompete(),
-            Negligence(),
-            IssueSpotting(),
-            AdversePossession(),
-        )
-    }
+_ALL: tuple[TaskFamily, ...] = (
+    Diversity(),
+    PersonalJurisdiction(),
+    Hearsay(),
+    UccFirmOffer(),
+    ContractNotice(),
+    NonCompete(),
+    Negligence(),
+    IssueSpotting(),
+    AdversePossession(),
 )
+
+FAMILIES: Mapping[str, TaskFamily] = MappingProxyType({family.name: family for family in _ALL})
 """Every family by name."""
 
 
@@ -79,6 +77,13 @@ def get_family(name: str) -> TaskFamily:
     if name not in FAMILIES:
         raise unknown_name(name, list(FAMILIES), "task family")
     return FAMILIES[name]
+
+
+def family_of(facts: Mapping[str, Any]) -> TaskFamily | None:
+    """The family that drew these facts; None for those of any other source."""
+    name = facts.get("family")
+    is_whole = "labels" in facts and "answer_type" in facts  # not a column of that name alone
+    return FAMILIES.get(name) if isinstance(name, str) and is_whole else None
 
 
 def split_of(pattern: str) -> Split:
@@ -112,9 +117,14 @@ def _draws(
     family: TaskFamily, levels: tuple[Level, ...], split: Split, rng: random.Random
 ) -> Iterator[Sample]:
     for level in itertools.cycle(levels):
-        sample = family.sample(rng, level)
-        while split_of(family.pattern(sample.facts)) != split:
-            sample = family.sample(rng, level)
+        draws = (family.sample(rng, level) for _ in range(_MAX_REDRAWS))
+        fitting = (s for s in draws if split_of(family.pattern(s.facts)) == split)
+        sample = next(fitting, None)
+        if sample is None:
+            raise DataError(
+                f"level {level} of {family.name} has no fact pattern in the {split} split. Leave "
+                "that level out."
+            )
         yield sample
 
 
