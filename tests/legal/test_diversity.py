@@ -26,6 +26,8 @@ from judicaita.legal.tasks.vocabulary import STATES
 from judicaita.types import Sample
 
 DIVERSITY = FAMILIES["diversity"]
+LEGALBENCH = (1, 2, 3, 4, 5, 6)
+"""The levels in LegalBench's wording, which turn on two factors."""
 
 LEVEL_1 = "Ava is from Ohio. Mia is from {state}. Ava sues Mia for trespass for {amount}."
 LEVEL_6 = (
@@ -37,7 +39,7 @@ LEVEL_6 = (
 
 @pytest.fixture(scope="module")
 def instances() -> list[Sample]:
-    return generate("diversity", 3_000, split="train", seed=11)
+    return generate("diversity", 3_000, split="train", seed=11, levels=LEGALBENCH)
 
 
 def derive(text: str) -> str:
@@ -56,7 +58,7 @@ def derive(text: str) -> str:
 
 def test_public_train_rows_are_reproduced(shared_data: Path) -> None:
     checked = 0
-    for level in DIVERSITY.levels:
+    for level in LEGALBENCH:
         path = shared_data / "legalbench" / "tasks" / f"diversity_{level}" / "train.tsv"
         with path.open(encoding="utf-8", newline="") as file:
             for row in csv.DictReader(file, delimiter="\t"):
@@ -261,8 +263,8 @@ def test_an_exhausted_space_repeats_instead_of_hanging(monkeypatch: pytest.Monke
 def test_unknown_names_are_told_the_nearest() -> None:
     with pytest.raises(DataError, match=r"'diversty' is no task family\. The nearest is diversity"):
         get_family("diversty")
-    with pytest.raises(DataError, match=r"'7' is no level of diversity.* There are: 1, 2, 3, 4"):
-        generate("diversity", 1, split="train", seed=0, levels=[7])
+    with pytest.raises(DataError, match=r"'10' is no level of diversity.* There are: 1, 2, 3, 4"):
+        generate("diversity", 1, split="train", seed=0, levels=[10])
     with pytest.raises(DataError, match="count=0"):
         generate("diversity", 0, split="train", seed=0)
     with pytest.raises(DataError, match="No level"):

@@ -219,7 +219,7 @@ def test_the_context_comes_first(query: str, context: str, prompt: str) -> None:
 
 def test_facts_and_question_of_a_generated_sample_make_its_training_prompt() -> None:
     question = "Is there diversity jurisdiction?"
-    for sample in generate("diversity", 12, split="train", seed=0):
+    for sample in generate("diversity", 12, split="train", seed=0, levels=range(1, 7)):
         facts = str(sample.prompt).removesuffix(question).strip()
         assert join_prompt(question, facts) == sample.prompt
 

@@ -7,6 +7,8 @@ missing fact leaves it open: "Insufficient facts". Colour of title and tacking a
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from judicaita.legal.tasks.elements import ElementFamily, Findings, Listed
 from judicaita.legal.tasks.family import Law
 
@@ -19,7 +21,7 @@ class AdversePossession(ElementFamily):
     law = Law(("735 ILCS 5/13-101", "Joiner v. Janssen, 85 Ill. 2d 74 (1981)"), "Illinois")
     question = "Does {who} own the land?"
     subjects = ("the possession", "the use")
-    answers = ("Yes", "No", "Insufficient facts")
+    answers: ClassVar[tuple[str, ...]] = ("Yes", "No", "Insufficient facts")
     answer_type = "multiclass"
     elements = (
         Listed(

@@ -1,6 +1,6 @@
 """Diversity jurisdiction: may a federal court hear this suit between citizens of several states?
 
-The wording and the six variants are those of LegalBench's ``diversity_1`` … ``diversity_6``:
+The wording and the first six levels are those of LegalBench's ``diversity_1`` … ``diversity_6``:
 
     level  plaintiffs × defendants × claims   sentence about the suit
     1      1 × 1 × 1                          P sues D for C for $X.
@@ -9,10 +9,23 @@ The wording and the six variants are those of LegalBench's ``diversity_1`` … `
     4      2 × 1 × 1                          P1 and P2 both sue D for C for $X.
     5      2 × 1 × 2                          P1 and P2 both sue D for C1 for $X and C2 for $Y.
     6      2 × 2 × 2                          level 5's sentence once per defendant
+    7      2 × 1 × 1                          level 4's, and the cause may be an excepted one
+    8      2 × 1 × 2                          level 5's, one cause may be an excepted one, and
+                                              two sentences tell of others
+    9      2 × 1 × 1, twice                   two suits of level 7 in which diversity, amount and
+                                              exception are opposites; one of them is asked about
+
+Levels 1 to 6 turn on two factors only, complete diversity and the amount, so that either alone is
+right in 5 of 6 balanced questions; they are no hard levels, 5 and 6 included. From level 7 on there
+are three, the third being the exceptions of domestic relations and probate (see
+`diversity_suit.py`). Each holds in 3 of 4 draws, and draws are rejected until they give the
+answer wanted, so that the best rule of one factor is right in 1/2 + (1 − q) / 2(1 − q³) = .716 of
+balanced questions for q = 3/4.
 
 The rule is that data set's convention, **not the whole law** of 28 U.S.C. § 1332 and § 1367: there
-are no corporations, aliens, joint liability or supplemental jurisdiction here, and a person's home
-state stands for citizenship. Amounts are whole US dollars.
+are no corporations, aliens, joint liability or supplemental jurisdiction here. The question is
+about the suit as a whole: one excepted claim is enough for No. Suits are schematic (two people may
+sue for divorce). How steps are read: `diversity_steps.py`.
 """
 
 from __future__ import annotations
@@ -20,28 +33,40 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 from judicaita.errors import DataError
+from judicaita.legal.tasks.diversity_steps import SuitReader, required_points
+from judicaita.legal.tasks.diversity_suit import (
+    EXCEPTED,
+    NEAR_CAUSES,
+    SHAPES,
+    THRESHOLD,
+    Claim,
+    Party,
+    Suit,
+    dollars,
+    read_suits,
+    unreadable,
+)
+from judicaita.legal.tasks.family import AnswerType, Law, Level, StepVerdict
 from judicaita.legal.tasks.vocabulary import CAUSES, NAMES, STATES
 from judicaita.types import Sample
 
-THRESHOLD = 75_000
-"""US dollars; the matter in controversy must *exceed* it: 28 U.S.C. § 1332(a)."""
-
 QUESTION = "Is there diversity jurisdiction?"
 
-AUTHORITIES = (
-    "28 U.S.C. § 1332(a)",
-    "Strawbridge v. Curtiss, 7 U.S. (3 Cranch) 267 (1806)",
-)
+BOUND_QUESTION = "Is there diversity jurisdiction over {who}'s suit?"
+"""The question from level 7 on; it names the first plaintiff."""
 
-AS_OF = "2025-01-01"
-"""The date as of which the rule is stated (ISO 8601)."""
+_EXCEPTION_SHAPES = {7: (2, 1, 1), 8: (2, 1, 2), 9: (2, 1, 1)}
+_DISTRACTED, _BOUND = 8, 9
 
-_SHAPES = {1: (1, 1, 1), 2: (1, 2, 1), 3: (1, 1, 2), 4: (2, 1, 1), 5: (2, 1, 2), 6: (2, 2, 2)}
-"""Level → plaintiffs, defendants, claims against each defendant."""
+_WITNESS = "{who}, a witness, is from {state}."
+_ASIDE = "{who} once paid {amount} for a boat."
+
+_FACTOR_HOLDS = 0.75
+"""Share of draws, before rejection, in which a factor of the levels with three holds."""
 
 _CO_CITIZENS = 0.1
 """Share of multi-party suits in which two co-parties share a state, which is no obstacle: without
@@ -52,149 +77,223 @@ _EXACTLY_THRESHOLD = 1 / 12
 
 
 @dataclass(frozen=True)
-class Party:
-    """A natural person, citizen of one state."""
+class _Docket:
+    """What a question tells: the suit asked about, and on the top level another."""
 
-    name: str
-    state: str
-
-
-@dataclass(frozen=True)
-class Claim:
-    """What every plaintiff claims from one defendant."""
-
-    defendant: str
-    cause: str
-    amount: int
-    """US dollars."""
-
-
-@dataclass(frozen=True)
-class DiversityFacts:
-    """One suit. The labels are derived, so they cannot disagree with the facts."""
-
-    plaintiffs: tuple[Party, ...]
-    defendants: tuple[Party, ...]
-    claims: tuple[Claim, ...]
+    level: int
+    suit: Suit
+    other: Suit | None = None
+    other_first: bool = False
 
     @property
-    def level(self) -> int:
-        """The variant of this shape."""
-        counts = {len(self.amounts_against(party)) for party in self.defendants}
-        shape = (len(self.plaintiffs), len(self.defendants), *counts)
-        for level, known in _SHAPES.items():
-            if known == shape:
-                return level
-        raise DataError(
-            f"A suit of {len(self.plaintiffs)} plaintiffs, {len(self.defendants)} defendants and "
-            f"{len(self.claims)} claims is none of diversity's levels 1 to {len(_SHAPES)}."
-        )
+    def turns_on_exceptions(self) -> bool:
+        return self.level in _EXCEPTION_SHAPES or bool(self.suit.excepted_causes)
 
     @property
-    def shared_state(self) -> str | None:
-        """The first defendant's state that is also a plaintiff's, if there is one."""
-        plaintiff_states = {party.state for party in self.plaintiffs}
-        return next((p.state for p in self.defendants if p.state in plaintiff_states), None)
-
-    @property
-    def parties_are_diverse(self) -> bool:
-        """Complete diversity: no plaintiff shares a state with any defendant."""
-        return self.shared_state is None
-
-    def amounts_against(self, defendant: Party) -> list[int]:
-        """US dollars of each claim against one defendant, which add up; others' never do."""
-        return [claim.amount for claim in self.claims if claim.defendant == defendant.name]
-
-    @property
-    def aic_is_met(self) -> bool:
-        """The amount in controversy exceeds $75,000 against every defendant."""
-        return all(sum(self.amounts_against(party)) > THRESHOLD for party in self.defendants)
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-able facts as `Sample.facts` carries them, labels included."""
-        return {
-            "level": self.level,
-            "jurisdiction": "US federal",
-            "as_of": AS_OF,
-            "plaintiffs": [asdict(party) for party in self.plaintiffs],
-            "defendants": [asdict(party) for party in self.defendants],
-            "claims": [asdict(claim) for claim in self.claims],
-            "parties_are_diverse": self.parties_are_diverse,
-            "aic_is_met": self.aic_is_met,
-        }
-
-    @classmethod
-    def from_dict(cls, facts: Mapping[str, Any]) -> DiversityFacts:
-        """Read parties and claims back; recorded labels are ignored and derived anew."""
-        return cls(
-            plaintiffs=tuple(Party(**party) for party in facts["plaintiffs"]),
-            defendants=tuple(Party(**party) for party in facts["defendants"]),
-            claims=tuple(Claim(**claim) for claim in facts["claims"]),
-        )
+    def question(self) -> str:
+        if self.level not in _EXCEPTION_SHAPES:
+            return QUESTION
+        return BOUND_QUESTION.format(who=self.suit.plaintiffs[0].name)
 
 
 class Diversity:
-    """The family: answers balanced, then the two factors, then facts that give them."""
+    """The family: answers balanced, then the factors, then facts that give them."""
 
-    name = "diversity"
-    title = "Diversity jurisdiction of the federal courts"
-    levels = tuple(_SHAPES)
+    name: ClassVar[str] = "diversity"
+    title: ClassVar[str] = "Diversity jurisdiction of the federal courts"
+    law: ClassVar[Law] = Law(
+        (
+            "28 U.S.C. § 1332(a)",
+            "Strawbridge v. Curtiss, 7 U.S. (3 Cranch) 267 (1806)",
+            "Ankenbrandt v. Richards, 504 U.S. 689 (1992)",
+            "Marshall v. Marshall, 547 U.S. 293 (2006)",
+        ),
+        "US federal",
+    )
+    answers: ClassVar[tuple[str, ...]] = ("Yes", "No")
+    answer_type: ClassVar[AnswerType] = "yes_no"
+    levels: ClassVar[tuple[Level, ...]] = (*SHAPES, *_EXCEPTION_SHAPES)
+    easy_levels: ClassVar[tuple[Level, ...]] = (1, 2, 3, 4)
+    hard_levels: ClassVar[tuple[Level, ...]] = tuple(_EXCEPTION_SHAPES)
 
     def sample(self, rng: random.Random, level: int | str) -> Sample:
         """Draw the answer (even odds), the factors that give it, then the facts."""
-        is_yes = rng.random() < 0.5
-        combinations = [(True, True)] if is_yes else [(False, False), (False, True), (True, False)]
-        diverse, met = rng.choice(combinations)
-        facts = _draw(rng, _SHAPES[int(level)], diverse=diverse, met=met)
-        record = facts.as_dict()
+        docket = _draw_docket(rng, int(level))
+        suits = [docket.suit, *([docket.other] if docket.other else [])]
+        told = [s.tell() for s in (reversed(suits) if docket.other_first else suits)]
+        sentences = [sentence for suit in told for sentence in suit]
+        if docket.level == _DISTRACTED:
+            _insert_distractors(rng, docket.suit, sentences)
+        record = self._as_dict(docket)
+        authorities = self.law.authorities
         return Sample(
-            prompt=f"{_describe(facts)} {QUESTION}",
+            prompt=" ".join([*sentences, docket.question]),
             reference=self.solve(record),
             trace=self.trace(record),
             task=f"{self.name}_{level}",
             facts=record,
-            authorities=AUTHORITIES,
+            authorities=authorities if docket.turns_on_exceptions else authorities[:2],
             license="Apache-2.0",
             source=f"generated:{self.name}",
         )
 
     def solve(self, facts: Mapping[str, Any]) -> str:
-        """Yes iff diversity is complete and the amount is met; see the module for its limits."""
-        suit = DiversityFacts.from_dict(facts)
-        return "Yes" if suit.parties_are_diverse and suit.aic_is_met else "No"
+        """Yes iff diversity is complete, the amount is met and no cause is excepted."""
+        return "Yes" if Suit.from_dict(facts).has_jurisdiction else "No"
+
+    def required(self, facts: Mapping[str, Any]) -> tuple[str, ...]:
+        """Both sides' states, whether one is shared, every amount, and the exceptions."""
+        docket = _read_docket(facts)
+        return required_points(docket.suit, docket.turns_on_exceptions)
 
     def trace(self, facts: Mapping[str, Any]) -> str:
-        """Sides, shared state, then one amount per distinct total, one step a line."""
-        suit = DiversityFacts.from_dict(facts)
-        shared = suit.shared_state
+        """Sides, shared state, one amount per distinct list of claims, exception; a step a line."""
+        docket = _read_docket(facts)
+        suit, shared = docket.suit, docket.suit.shared_states
         steps = [
             f"Plaintiffs: {', '.join(party.state for party in suit.plaintiffs)}.",
             f"Defendants: {', '.join(party.state for party in suit.defendants)}.",
-            f"{shared} is on both sides, so diversity is not complete."
+            f"{shared[0]} is on both sides, so diversity is not complete."
             if shared
             else "No state is on both sides, so diversity is complete.",
-            *_amount_steps(suit),
+            *map(_amount_step, suit.distinct_amounts),
         ]
+        if docket.turns_on_exceptions:
+            steps.append(_exception_step(suit))
         lines = [f"Step {number}: {step}" for number, step in enumerate(steps, start=1)]
         return "\n".join([*lines, f"Conclusion: {self.solve(facts)}"])
 
+    def check(self, facts: Mapping[str, Any], step: str) -> StepVerdict:
+        """Whether a step is true of the suit asked about; see `diversity_steps.py`."""
+        docket = _read_docket(facts)
+        return SuitReader(docket.suit, docket.turns_on_exceptions).check(step)
+
     def parse(self, text: str) -> dict[str, Any]:
-        """Read a suit in LegalBench's wording, with or without the closing question."""
-        return _parse(text).as_dict()
+        """Read suits in LegalBench's wording, with or without the closing question."""
+        body = text.strip().removesuffix(QUESTION).strip()
+        bound = _BOUND_QUESTION.search(body)
+        if bound is None:
+            suits = read_suits(body)
+            level = _level_of(SHAPES, suits[0]) if len(suits) == 1 else None
+            if level is None:
+                raise _no_level(suits)
+            return self._as_dict(_Docket(level, suits[0]))
+        suits = read_suits(_DISTRACTOR.sub("", body[: bound.start()]))
+        asked = [s for s in suits if bound["who"] in {party.name for party in s.plaintiffs}]
+        if not asked:
+            raise unreadable(bound[0])
+        if len(suits) == 1:
+            level = _level_of(_EXCEPTION_SHAPES, asked[0])
+        else:
+            is_pair = [suit.shape for suit in suits] == [_EXCEPTION_SHAPES[_BOUND]] * 2
+            level = _BOUND if is_pair else None
+        if level is None:
+            raise _no_level(suits)
+        others = [suit for suit in suits if suit is not asked[0]]
+        if not others:
+            return self._as_dict(_Docket(level, asked[0]))
+        return self._as_dict(_Docket(level, asked[0], others[0], suits[0] is others[0]))
 
     def pattern(self, facts: Mapping[str, Any]) -> str:
-        """States per side and amounts per defendant, sorted; names and causes are left out."""
-        suit = DiversityFacts.from_dict(facts)
+        """States per side and amounts per defendant, sorted, and the excepted causes.
+
+        Names, other causes and other suits are left out.
+        """
+        docket = _read_docket(facts)
+        suit = docket.suit
         plaintiffs = sorted(party.state for party in suit.plaintiffs)
         defendants = sorted(
             (party.state, sorted(suit.amounts_against(party))) for party in suit.defendants
         )
-        return f"{self.name} {suit.level} {plaintiffs} {defendants}"
+        excepted = f" {sorted(suit.excepted_causes)}" if docket.turns_on_exceptions else ""
+        return f"{self.name} {docket.level} {plaintiffs} {defendants}{excepted}"
+
+    def _as_dict(self, docket: _Docket) -> dict[str, Any]:
+        suit = docket.suit
+        record = {
+            "family": self.name,
+            "level": docket.level,
+            "jurisdiction": self.law.jurisdiction,
+            "as_of": self.law.as_of,
+            "labels": list(self.answers),
+            "answer_type": self.answer_type,
+            **suit.as_dict(),
+            "parties_are_diverse": suit.parties_are_diverse,
+            "aic_is_met": suit.aic_is_met,
+        }
+        if docket.turns_on_exceptions:
+            record["no_exception"] = not suit.excepted_causes
+        if docket.other:
+            record |= {"other": docket.other.as_dict(), "other_first": docket.other_first}
+        return record
 
 
-def _draw(
+def _read_docket(facts: Mapping[str, Any]) -> _Docket:
+    other = facts.get("other")
+    return _Docket(
+        int(facts["level"]),
+        Suit.from_dict(facts),
+        Suit.from_dict(other) if other else None,
+        bool(facts.get("other_first", False)),
+    )
+
+
+def _level_of(shapes: Mapping[int, tuple[int, int, int]], suit: Suit) -> int | None:
+    return next((level for level, shape in shapes.items() if shape == suit.shape), None)
+
+
+def _no_level(suits: list[Suit]) -> DataError:
+    shapes = " and ".join(
+        f"{len(suit.plaintiffs)} plaintiffs, {len(suit.defendants)} defendants and "
+        f"{len(suit.claims)} claims"
+        for suit in suits
+    )
+    return DataError(
+        f"A question of {shapes} is none of diversity's levels, which have at most two of each; "
+        "see the table at the head of `diversity.py`."
+    )
+
+
+# ── drawing ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def _draw_docket(rng: random.Random, level: int) -> _Docket:
+    is_yes = rng.random() < 0.5
+    if level in SHAPES:
+        combinations = [(True, True)] if is_yes else [(False, False), (False, True), (True, False)]
+        diverse, met = rng.choice(combinations)
+        return _Docket(level, _draw_suit(rng, SHAPES[level], diverse=diverse, met=met))
+    while True:  # rejection: the factors as often as they hold, given the answer
+        factors = [rng.random() < _FACTOR_HOLDS for _ in range(3)]
+        if all(factors) == is_yes:
+            break
+    suit = _draw_excepted(rng, _EXCEPTION_SHAPES[level], factors)
+    if level != _BOUND:
+        return _Docket(level, suit)
+    opposite = [not holds for holds in factors]
+    while True:
+        other = _draw_excepted(rng, _EXCEPTION_SHAPES[level], opposite)
+        if suit.names.isdisjoint(other.names):
+            return _Docket(level, suit, other, other_first=rng.random() < 0.5)
+
+
+def _draw_excepted(rng: random.Random, shape: tuple[int, int, int], factors: list[bool]) -> Suit:
+    """A suit whose causes are free of exceptions or not."""
+    diverse, met, is_free = factors
+    suit = _draw_suit(rng, shape, diverse=diverse, met=met)
+    causes = rng.sample([*CAUSES, *NEAR_CAUSES], len(suit.claims))
+    # A third of the causes are near ones, lest a word such as "will" give the exception away.
+    causes = [rng.choice(NEAR_CAUSES) if rng.random() < 1 / 3 else cause for cause in causes]
+    causes = causes if len(set(causes)) == len(causes) else rng.sample(CAUSES, len(causes))
+    if not is_free:
+        causes[rng.randrange(len(causes))] = rng.choice(list(EXCEPTED))
+    pairs = zip(suit.claims, causes, strict=True)
+    return replace(suit, claims=tuple(replace(claim, cause=cause) for claim, cause in pairs))
+
+
+def _draw_suit(
     rng: random.Random, shape: tuple[int, int, int], *, diverse: bool, met: bool
-) -> DiversityFacts:
+) -> Suit:
     n_plaintiffs, n_defendants, n_claims = shape
     names = rng.sample(NAMES, n_plaintiffs + n_defendants)
     plaintiff_states, defendant_states = _draw_states(rng, n_plaintiffs, n_defendants, diverse)
@@ -210,7 +309,7 @@ def _draw(
             for party in defendants
             for amount in _draw_two_amounts(rng, met)
         )
-    return DiversityFacts(plaintiffs, defendants, claims)
+    return Suit(plaintiffs, defendants, claims)
 
 
 def _draw_states(
@@ -259,86 +358,38 @@ def _draw_two_amounts(rng: random.Random, met: bool) -> tuple[int, int]:
     return 1_000 * first, 1_000 * (total - first)
 
 
-def _describe(facts: DiversityFacts) -> str:
-    """The facts in LegalBench's words."""
-    sentences = [f"{p.name} is from {p.state}." for p in (*facts.plaintiffs, *facts.defendants)]
-    names = [party.name for party in facts.plaintiffs]
-    sue = f"{names[0]} sues" if len(names) == 1 else f"{' and '.join(names)} both sue"
-    if facts.level == 2:
-        sued = " and ".join(party.name for party in facts.defendants)
-        claim = facts.claims[0]
-        sentences.append(f"{sue} {sued} each for {claim.cause} for {_dollars(claim.amount)}.")
-    else:
-        for party in facts.defendants:
-            against = [claim for claim in facts.claims if claim.defendant == party.name]
-            counts = " and ".join(f"{c.cause} for {_dollars(c.amount)}" for c in against)
-            sentences.append(f"{sue} {party.name} for {counts}.")
-    return " ".join(sentences)
+def _insert_distractors(rng: random.Random, suit: Suit, sentences: list[str]) -> None:
+    """Enter a stranger's state, half the time one of the suit's, and a stranger's money."""
+    witness, payer = rng.sample([name for name in NAMES if name not in suit.names], 2)
+    parties = (*suit.plaintiffs, *suit.defendants)
+    state = rng.choice(parties).state if rng.random() < 0.5 else rng.choice(STATES)
+    amount = dollars(_draw_amount(rng, rng.random() < 0.5))
+    for sentence in (
+        _WITNESS.format(who=witness, state=state),
+        _ASIDE.format(who=payer, amount=amount),
+    ):
+        sentences.insert(rng.randint(0, len(sentences)), sentence)
 
 
-def _amount_steps(facts: DiversityFacts) -> list[str]:
-    """One sentence per defendant; one for all where each is sued for the same single claim."""
-    amounts = [facts.amounts_against(party) for party in facts.defendants]
-    steps = []
-    for parts in amounts[:1] if facts.level == 2 else amounts:
-        added = " + ".join(map(_dollars, parts))
-        total = added if len(parts) == 1 else f"{added} = {_dollars(sum(parts))}"
-        verdict = "more than" if sum(parts) > THRESHOLD else "not more than"
-        steps.append(f"{total}, {verdict} {_dollars(THRESHOLD)}.")
-    return steps
-
-
-def _dollars(amount: int) -> str:
-    return f"${amount:,}"
-
-
-_CITIZEN = re.compile(r"(?P<name>\S+) is from (?P<state>[^.]+)")
-_SUIT = re.compile(
-    r"(?:(?P<one>\S+) sues|(?P<two>\S+ and \S+) both sue) "
-    r"(?P<defendants>\S+(?: and \S+ each)?) for (?P<claims>.+)"
+_BOUND_QUESTION = re.compile(r"Is there diversity jurisdiction over (?P<who>\w+)'s suit\?$")
+_DISTRACTOR = re.compile(
+    r"\b\w+(?:, a witness, is from [A-Z][A-Za-z ]+| once paid \$[\d,]+ for a boat)\.\s*"
 )
-_CLAIM = re.compile(r"(?P<cause>[^$]+?) for \$(?P<amount>\d{1,3}(?:,\d{3})*)(?: and (?=[^$]+\$)|$)")
 
 
-def _parse(text: str) -> DiversityFacts:
-    body = text.strip().removesuffix(QUESTION).strip()
-    states: dict[str, str] = {}
-    suing: set[str] = set()  # "Ava" or "Ava and Mia": the same in every sentence of one suit
-    claims: list[Claim] = []
-    for sentence in re.split(r"\.\s+", body.removesuffix(".")):
-        if (citizen := _CITIZEN.fullmatch(sentence)) and citizen["name"] not in states:
-            states[citizen["name"]] = citizen["state"]
-        elif suit := _SUIT.fullmatch(sentence):
-            suing.add(suit["one"] or suit["two"])
-            claims += _parse_claims(suit["defendants"], suit["claims"])
-        else:
-            raise _unreadable(sentence)
-    if len(suing) != 1:
-        raise _unreadable(body)
-    plaintiffs = set(suing.pop().split(" and "))
-    defendants = {claim.defendant for claim in claims}
-    if plaintiffs | defendants != set(states) or plaintiffs & defendants:
-        raise _unreadable(body)
-    return DiversityFacts(
-        tuple(Party(name, state) for name, state in states.items() if name in plaintiffs),
-        tuple(Party(name, state) for name, state in states.items() if name in defendants),
-        tuple(claims),
-    )
+# ── wording of steps ─────────────────────────────────────────────────────────────────────────────
 
 
-def _parse_claims(defendants: str, counts: str) -> list[Claim]:
-    found = list(_CLAIM.finditer(counts))
-    if "".join(match[0] for match in found) != counts:
-        raise _unreadable(counts)
-    return [
-        Claim(name, match["cause"], int(match["amount"].replace(",", "")))
-        for name in defendants.removesuffix(" each").split(" and ")
-        for match in found
-    ]
+def _amount_step(parts: list[int]) -> str:
+    added = " + ".join(map(dollars, parts))
+    total = added if len(parts) == 1 else f"{added} = {dollars(sum(parts))}"
+    verdict = "more than" if sum(parts) > THRESHOLD else "not more than"
+    return f"{total}, {verdict} {dollars(THRESHOLD)}."
 
 
-def _unreadable(text: str) -> DataError:
-    return DataError(
-        f"{text[:80]!r} is not worded as a diversity question: expected sentences like "
-        "'Ava is from Alaska.' and 'Ava sues Mia for trespass for $61,000.'"
-    )
+def _exception_step(suit: Suit) -> str:
+    causes = suit.excepted_causes or suit.causes
+    are = "is" if len(causes) == 1 else "are"
+    neither = "" if suit.excepted_causes else "not "
+    step = f"{' and '.join(causes)} {are} {neither}excepted."
+    return step[:1].upper() + step[1:]

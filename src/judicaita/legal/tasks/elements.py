@@ -43,6 +43,7 @@ from typing import Any, ClassVar
 from judicaita.errors import DataError
 from judicaita.legal.polarity import normalise
 from judicaita.legal.tasks.family import AnswerType, Law, Level, StepVerdict
+from judicaita.legal.tasks.grammar import clean, join_parts, names_others
 from judicaita.legal.tasks.vocabulary import NAMES
 from judicaita.types import Sample
 
@@ -101,11 +102,12 @@ class Element(ABC):
 
     @cached_property
     def retelling(self) -> re.Pattern[str]:
-        """Matches a told sentence in its normalised form, whoever or whatever pronoun it is of."""
-        words = normalise(self.sentence.format(who="Someone", fact="Something")).rstrip(".")
-        return re.compile(
-            re.escape(words).replace("someone", r"\w+").replace("something", "(?P<fact>.+)")
+        """Matches a told sentence in its normalised form; groups ``who``, if any, and ``fact``."""
+        words = re.escape(
+            normalise(self.sentence.format(who="Someone", fact="Something")).rstrip(".")
         )
+        told = re.sub("someones?", r"(?P<who>\\w+)", words)
+        return re.compile(told.replace("something", "(?P<fact>.+)"))
 
     @cached_property
     def findings(self) -> Mapping[str, bool | None]:
@@ -339,8 +341,8 @@ class ElementFamily(ABC):
 
     def pattern(self, facts: Mapping[str, Any]) -> str:
         """What is told of the party asked about, sorted; names and other parties are left out."""
-        own = sorted((name, str(fact)) for name, fact in _read_case(facts).own.items())
-        return f"{self.name} {own}"
+        own = _read_case(facts).own.items()
+        return f"{self.name} {sorted(item for item in own if item[0] != REST.name and item[1])}"
 
     def parse(self, text: str) -> dict[str, Any]:
         """Read a question in the family's words."""
@@ -389,11 +391,10 @@ class ElementFamily(ABC):
     def check(self, facts: Mapping[str, Any], step: str) -> StepVerdict:
         """Whether a step is true of these facts, by the grammar at the head of `elements.py`."""
         case = _read_case(facts)
-        words = _LEAD.sub("", normalise(step)).rstrip(" .!;")
-        strangers = {name for name in NAMES if re.search(rf"\b{name.casefold()}s?\b", words)}
-        if strangers - {case.asked}:
+        words = clean(step)
+        if names_others(words, {case.asked}):
             return StepVerdict("not checkable", reason="it speaks of another person")
-        parts = _parts(words)
+        parts = join_parts(words)
         if parts is None:
             return StepVerdict("not checkable", reason="it says more than one thing")
         evidence, finding = parts
@@ -440,6 +441,8 @@ class ElementFamily(ABC):
             ):
                 return element.name, None
             match = element.retelling.fullmatch(words)
+            if match and not self._is_own(case, match.groupdict().get("who")):
+                match = None  # "nobody spoke at lunch", "never sold here often"
             for candidate in (words, opened, match["fact"] if match else None):
                 fact = candidate and element.recognise(candidate)
                 if fact:
@@ -456,6 +459,11 @@ class ElementFamily(ABC):
                 if candidate.startswith("not ") and denied is not None:
                     return element.name, not denied
         return None
+
+    def _is_own(self, case: Case, who: str | None) -> bool:
+        """Whether a normalised word stands for the party asked about."""
+        asked = case.asked.casefold()
+        return who in (None, asked, f"{asked}s", *_PRONOUNS, *_POSSESSIVES)
 
     def _without_subject(self, case: Case, words: str) -> str:
         """The words without a subject and a form of "to be" at their head."""
@@ -474,23 +482,7 @@ _MISSING = 1 / 7
 and two that do not, one of seven ways for it to turn out."""
 
 _PRONOUNS = ("it", "he", "she", "they", "this", "that", "these", "those")
-_LEAD = re.compile(
-    r"^(?:(?:first|second|third|fourth|fifth|next|then|also|finally|here)\b,? +){0,2}"
-)
-_CONNECTOR = re.compile(
-    r"[,;]? +(?:and +)?(?:so|thus|hence|therefore|which means|meaning)(?: that)?,? +"
-)
-_REASON = re.compile(r",? +(?:because|since|given that) +")
-
-
-def _parts(words: str) -> tuple[str | None, str] | None:
-    """(evidence, finding) of a step; None where it joins more than two parts."""
-    forward, backward = _CONNECTOR.split(words), _REASON.split(words)
-    if len(forward) + len(backward) > 3:
-        return None
-    if len(backward) == 2:
-        return backward[1], backward[0]
-    return (forward[0], forward[1]) if len(forward) == 2 else (None, words)
+_POSSESSIVES = ("its", "his", "her", "their")
 
 
 def _read_case(facts: Mapping[str, Any]) -> Case:

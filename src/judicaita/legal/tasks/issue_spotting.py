@@ -1,11 +1,13 @@
 """Issue spotting: which torts does a story raise? Several labels, or none.
 
-Each event raises one tort or comes close without one: Restatement (Second) of Torts §§ 13 (battery),
+Each event raises one tort or comes close to one. Restatement (Second) of Torts §§ 13 (battery),
 158 (trespass to land), 222A (conversion), 281 (negligence), 558 (defamation), 35 (false
 imprisonment).
 """
 
 from __future__ import annotations
+
+from typing import ClassVar
 
 from judicaita.legal.tasks.elements import ElementFamily, Findings, Listed
 from judicaita.legal.tasks.family import Law
@@ -31,7 +33,10 @@ class IssueSpotting(ElementFamily):
     )
     question = "Which torts did {who} commit?"
     subjects = ()
-    answers = ("battery", "conversion", "defamation", "negligence", "trespass", "none")
+    answers: ClassVar[tuple[str, ...]] = (
+        *("battery", "conversion", "defamation", "negligence", "trespass"),
+        "none",
+    )
     answer_type = "multilabel"
     shares_rest = False
     elements = (

@@ -1,0 +1,54 @@
+"""What the grammars of steps share: how a step opens, how it joins two parts, whom it names.
+
+Everything here works on normalised text (`judicaita.legal.polarity.normalise`): capitals,
+Markdown emphasis and commas within numbers are gone.
+
+    CONNECTOR = so | thus | hence | therefore | which means | meaning | and so   (that)
+    REASON    = because | since | given that
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable
+
+from judicaita.legal.polarity import normalise
+from judicaita.legal.tasks.vocabulary import NAMES
+
+_LEAD = re.compile(
+    r"^(?:(?:first|second|third|fourth|fifth|next|then|also|finally|here)\b,? +){0,2}"
+)
+_CONNECTOR = re.compile(
+    r"[,;]? +(?:and +)?(?:so|thus|hence|therefore|which means|meaning)(?: that)?,? +"
+)
+_REASON = re.compile(r",? +(?:because|since|given that) +")
+_NAMED = re.compile(rf"\b({'|'.join(name.casefold() for name in NAMES)})s?\b")
+
+
+def clean(step: str) -> str:
+    """A step's words, normalised, without "First," at their head and full stops at their end."""
+    return _LEAD.sub("", normalise(step)).rstrip(" .!;")
+
+
+def join_parts(words: str) -> tuple[str | None, str] | None:
+    """(evidence, finding) of a step; evidence is None where it has one part only.
+
+    None where it joins more than two.
+    """
+    forward, backward = _CONNECTOR.split(words), _REASON.split(words)
+    if len(forward) + len(backward) > 3:
+        return None
+    if len(backward) == 2:
+        return backward[1], backward[0]
+    return (forward[0], forward[1]) if len(forward) == 2 else (None, words)
+
+
+def names_others(words: str, own: Collection[str]) -> bool:
+    """Whether the words name a person of the questions who is none of ``own``."""
+    return bool(set(_NAMED.findall(words)) - {name.casefold() for name in own})
+
+
+def either(options: Iterable[str]) -> str:
+    """A pattern for any of some wordings in their normalised form, the longest first."""
+    words = {normalise(option) for option in options}
+    return "|".join(map(re.escape, sorted(words, key=lambda word: (-len(word), word))))
