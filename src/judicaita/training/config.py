@@ -252,6 +252,18 @@ class TrainingConfig(RunConfig):
     loss: ClippedLoss = Field(default_factory=ClippedLoss)
     """The policy loss and its own knobs."""
 
+    sampler: Literal["shuffle", "balance", "difficulty", "unrewarded", "curriculum"] = "shuffle"
+    """Which samples come next. All but ``shuffle`` weigh strata, the values of ``task``:
+    ``balance`` families equally often; ``difficulty`` by p(1 − p) + 0.03, p the success so far;
+    ``unrewarded`` by 1.1 − the reward so far; ``curriculum`` the easiest level of each family
+    first, the next one once it is mastered. A stratum that is used up starts over; the number of
+    steps stays that of ``num_epochs``."""
+    sampler_ema: float = Field(0.9, ge=0, lt=1)
+    """Memory of a stratum's success and reward: about the last 1 / (1 − sampler_ema) of its groups.
+    Both start at 0.5."""
+    sampler_mastery: float = Field(0.8, gt=0.5, lt=1)
+    """Success on a level at which ``curriculum`` unlocks the next one."""
+
     generation_max_length: int = Field(512, ge=1)
     """Longest completion, in tokens; one that is cut there is marked as truncated."""
     temperature: float = Field(1.0, gt=0)

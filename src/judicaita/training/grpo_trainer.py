@@ -51,7 +51,7 @@ from judicaita.training.rewards import (
 )
 from judicaita.training.rollouts.base import RolloutEngine, SamplingParams
 from judicaita.training.rollouts.native import NativeEngine
-from judicaita.training.sampler import ShuffleSampler
+from judicaita.training.sampler import ShuffleSampler, make_sampler
 from judicaita.training.settings import flatten
 from judicaita.training.trackers import Tracker, make_trackers, require_trackers
 from judicaita.training.update import PolicyUpdate
@@ -148,12 +148,7 @@ class GRPOTrainer:
         train_items = self._encode(self.train_samples, "training")
         self.eval_items = self._encode(self.eval_samples, "evaluation")
         self.engine = NativeEngine(self.policy)
-        self.sampler = ShuffleSampler(
-            train_items,
-            batch_size=self.config.samples_per_step,
-            num_epochs=self.config.num_epochs,
-            seed=self.config.seed,
-        )
+        self.sampler = make_sampler(train_items, self.config)
         self.total_steps = min(
             self.sampler.total_batches, self.config.max_steps or self.sampler.total_batches
         )
@@ -292,6 +287,7 @@ class GRPOTrainer:
             groups = self._generate(items, record.step)
         with record.timed("score"):
             groups = self._score(groups)
+        self.sampler.observe(groups)
         groups = self._advantages(groups)
         with record.timed("batch"):
             batches, token_count = self._batch(groups)
@@ -403,7 +399,7 @@ class GRPOTrainer:
                 parts=self.reward.part_names,
             )
         tokens = sum(len(c.token_ids) for group in groups for c in group.completions)
-        record.metrics |= group_statistics(groups)
+        record.metrics |= group_statistics(groups) | self.sampler.figures()
         record.metrics["tokens_per_second"] = tokens / sum(record.seconds.values())
         record.metrics |= {f"seconds/{stage}": s for stage, s in record.seconds.items()}
         self.events.write("step", record.step, record.metrics)
