@@ -42,6 +42,7 @@ __all__ = [
     "check_trace",
     "family_of",
     "generate",
+    "generate_mixture",
     "get_family",
     "split_of",
     "stream",
@@ -136,25 +137,47 @@ def generate(
     seed: int,
     levels: Sequence[Level] | None = None,
 ) -> list[Sample]:
-    """The first ``count`` distinct samples of a `stream`.
+    """``count`` distinct samples in the order of a `stream`, each level equally often (±1).
 
-    Ids repeat only once `_MAX_REDRAWS` draws in a row have brought nothing new.
+    Ids of a level repeat only once `_MAX_REDRAWS` draws of it in a row have brought nothing new.
     """
     if count < 1:
         raise DataError(f"count={count}: a data set needs at least one sample. Set count >= 1.")
+    chosen = _resolve_levels(get_family(family_name), levels)
+    missing = [len(range(place, count, len(chosen))) for place in range(len(chosen))]
+    redraws = [0] * len(chosen)
     samples: list[Sample] = []
     seen: set[str] = set()
-    redraws = 0
-    for sample in stream(family_name, split=split, seed=seed, levels=levels):
-        if sample.id in seen and redraws < _MAX_REDRAWS:
-            redraws += 1
-            continue
-        seen.add(sample.id)
-        samples.append(sample)
-        redraws = 0
-        if len(samples) == count:
+    draws = stream(family_name, split=split, seed=seed, levels=chosen)
+    for place, sample in zip(itertools.cycle(range(len(chosen))), draws, strict=False):
+        if sample.id in seen and redraws[place] < _MAX_REDRAWS:
+            redraws[place] += 1
+        elif missing[place]:
+            redraws[place] = redraws[place] if sample.id in seen else 0
+            missing[place] -= 1
+            seen.add(sample.id)
+            samples.append(sample)
+        if not any(missing):
             break
     return samples
+
+
+def generate_mixture(
+    families: Mapping[str, Sequence[Level] | None], count: int, *, split: Split, seed: int
+) -> list[Sample]:
+    """``count`` samples of several families in turn, each family equally often (±1).
+
+    ``families`` gives the levels of each, which come equally often within it; None is all of them.
+    """
+    if count < 1:
+        raise DataError(f"count={count}: a data set needs at least one sample. Set count >= 1.")
+    parts = [
+        generate(name, share, split=split, seed=seed, levels=levels)
+        for place, (name, levels) in enumerate(families.items())
+        if (share := len(range(place, count, len(families))))
+    ]
+    turns = itertools.zip_longest(*parts)
+    return [sample for turn in turns for sample in turn if sample is not None]
 
 
 def _resolve_levels(family: TaskFamily, levels: Sequence[Level] | None) -> tuple[Level, ...]:
