@@ -1,7 +1,6 @@
 """The diversity family: rule, wording, traces, balance and splits."""
 
 import csv
-import itertools
 import json
 import random
 import re
@@ -256,7 +255,7 @@ def test_ids_are_distinct_within_one_call(instances: list[Sample]) -> None:
 
 def test_an_exhausted_space_repeats_instead_of_hanging(monkeypatch: pytest.MonkeyPatch) -> None:
     only = next(stream("diversity", split="train", seed=0))
-    monkeypatch.setattr("judicaita.legal.tasks.stream", lambda *a, **k: itertools.repeat(only))
+    monkeypatch.setattr("judicaita.legal.tasks._draw", lambda *a: only)
     assert generate("diversity", 3, split="train", seed=0) == [only] * 3
 
 

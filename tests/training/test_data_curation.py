@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections import Counter
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from judicaita.errors import DataError
+from judicaita.legal.tasks import FAMILIES, Split
+from judicaita.training.config import TrainingConfig
 from judicaita.training.data_curation import (
     DEFAULT_GENERATED,
     load_dataset_source,
+    load_training_data,
     read_samples,
     split_samples,
     to_samples,
@@ -158,7 +162,7 @@ def test_malformed_lines_are_numbered_as_in_the_file(
 
 def test_files_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(
-        DataError, match=r"neither a generated family \(diversity, .*\) nor an exist"
+        DataError, match=r"neither a generated .* path\. Did you mean 'diversity'\?"
     ):
         load_dataset_source("diversty")
     with pytest.raises(DataError, match="no LegalBench checkout"):
@@ -189,6 +193,85 @@ def test_parquet(tmp_path: Path) -> None:
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist([ROW, {"prompt": "Who?"}]), path)
     with pytest.raises(DataError, match=r"a\.parquet, row 2: has no reference"):
         load_dataset_source(path)
+
+
+def test_several_families_come_in_turn_and_evenly() -> None:
+    mixed = load_dataset_source("hearsay, negligence", max_samples=20)
+    assert [sample.facts["family"] for sample in mixed[:4]] == ["hearsay", "negligence"] * 2
+    # Five levels each, in turn, so two questions of each level of each family.
+    assert Counter(sample.task for sample in mixed) == {
+        f"{family}_{level}": 2 for family in ("hearsay", "negligence") for level in range(1, 6)
+    }
+    assert len({sample.id for sample in mixed}) == 20
+    assert [s for s in mixed if s.facts["family"] == "hearsay"] == load_dataset_source(
+        "hearsay", max_samples=10
+    )
+
+
+@pytest.mark.parametrize("split", ["train", "eval"])
+def test_all_families_mixed(split: Split) -> None:
+    count = 12 * len(FAMILIES) + 5
+    mixed = load_dataset_source("generated", max_samples=count, split=split, seed=3)
+    assert len({sample.id for sample in mixed}) == len(mixed) == count
+    families = Counter(str(sample.facts["family"]) for sample in mixed)
+    assert families.keys() == FAMILIES.keys()
+    assert max(families.values()) - min(families.values()) == 1
+    for name in FAMILIES:
+        levels = Counter(s.facts["level"] for s in mixed if s.facts["family"] == name)
+        assert set(levels) == set(FAMILIES[name].levels)
+        assert max(levels.values()) - min(levels.values()) <= 1
+
+
+def test_fewer_questions_than_families() -> None:
+    assert len(load_dataset_source("generated", max_samples=2)) == 2
+
+
+@pytest.mark.parametrize(
+    ("tasks", "selected"),
+    [
+        (["3"], {"hearsay_3", "negligence_3"}),
+        (["hearsay_3", "negligence_1"], {"hearsay_3", "negligence_1"}),
+        (["hearsay_*"], {f"hearsay_{level}" for level in range(1, 6)}),
+        (["easy"], {"hearsay_1", "hearsay_2", "negligence_1", "negligence_2"}),
+        (["hard", "5"], {f"{f}_{n}" for f in ("hearsay", "negligence") for n in (3, 4, 5)}),
+        (["easy", "hearsay_5"], {"hearsay_5", *(f"{f}_{n}" for f in FAMILIES for n in (1, 2))}),
+    ],
+)
+def test_levels_of_several_families(tasks: list[str], selected: set[str]) -> None:
+    found = load_dataset_source("hearsay,negligence", tasks=tasks, max_samples=40)
+    offered = {f"{name}_{level}" for name in ("hearsay", "negligence") for level in range(1, 6)}
+    assert {sample.task for sample in found} == selected & offered
+
+
+def test_a_level_is_unknown_only_if_no_family_has_it() -> None:
+    [sample] = load_dataset_source("diversity,hearsay", tasks=["7"], max_samples=1)
+    assert sample.task == "diversity_7"  # hearsay has five
+    with pytest.raises(DataError, match="'99' is no level of these families"):
+        load_dataset_source("diversity,hearsay", tasks=["99"])
+    with pytest.raises(DataError, match="'harder' is no level of hearsay"):
+        load_dataset_source("hearsay", tasks=["harder"])
+    with pytest.raises(DataError, match=r"'negligance' is no generated.*nearest is negligence"):
+        load_dataset_source("hearsay,negligance")
+
+
+def test_a_path_with_a_comma(tmp_path: Path) -> None:
+    assert len(load_dataset_source(write_lines(tmp_path / "a,b.jsonl", ROW))) == 1
+
+
+def test_a_mixture_holds_out_its_own_patterns() -> None:
+    config = TrainingConfig(
+        base_model="tiny", dataset="hearsay,negligence", tasks=["easy"], eval_samples=6
+    )
+    data = load_training_data(config)
+    assert data.held_out is not None
+    assert [sample.task for sample in data.held_out[:4]] == [
+        *("hearsay_1", "negligence_1", "hearsay_2", "negligence_2")
+    ]
+    patterns = [
+        {FAMILIES[str(s.facts["family"])].pattern(s.facts) for s in samples}
+        for samples in (data.train, data.held_out)
+    ]
+    assert patterns[0].isdisjoint(patterns[1])
 
 
 def test_generated_family() -> None:

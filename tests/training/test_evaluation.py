@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from judicaita.errors import CheckpointError, ConfigError, DataError, JudicaitaError
+from judicaita.legal.tasks import get_family, split_of
 from judicaita.training import evaluation
 from judicaita.training.data_curation import write_samples
 from judicaita.training.evaluation import (
@@ -63,6 +64,73 @@ def test_by_task_and_records():
     assert (fourth.answer, fourth.correct, fourth.finish_reason) == (None, None, "length")
     assert first.sample_id == SAMPLES[0].id
     assert plain.score([Sample("p", "")], ["x"], [1], ["stop"]).by_task.keys() == {"unnamed"}
+
+
+QUESTION = (
+    "Ava spoke at lunch. Ava is the other side. Nothing else is disputed. "
+    "Does the hearsay rule bar Ava's words?"
+)
+HEARSAY = Sample(QUESTION, "No", task="hearsay_2", facts=get_family("hearsay").parse(QUESTION))
+SOUND = (
+    "Step 1: at lunch, so out of court.\nStep 2: the other side, so an opponent.\n"
+    "Step 3: nothing else is disputed, so the rest stands.\nConclusion: No"
+)
+
+
+class TestSteps:
+    samples = (*(replace(HEARSAY, task=f"hearsay_{n}") for n in (2, 2, 2, 3)), SAMPLES[0])
+    texts = (
+        SOUND,
+        # Right with one false step of two: a third is covered.
+        "Step 1: at lunch, so out of court.\nStep 2: the rival's agent, so an opponent.\n"
+        "Conclusion: No",
+        "Conclusion: No",
+        SOUND.replace("Conclusion: No", "Conclusion: Yes"),  # true, and not sound
+        SOUND,
+    )
+
+    def report(self):
+        return plain.score(self.samples, self.texts, (30,) * 5, ("stop",) * 5)
+
+    def test_figures_by_hand(self):
+        metrics = self.report().metrics
+        assert (metrics["samples"], metrics["checked"]) == (5, 4)
+        assert metrics["accuracy"] == 3 / 5  # the last answers No where Yes is right
+        assert metrics["true"] == 2 / 4
+        assert metrics["sound"] == 1 / 4
+        assert metrics["coverage"] == pytest.approx((1 + 1 / 3 + 0 + 1) / 4)
+        assert metrics["right_with_false_step"] == 1 / 4
+
+    def test_per_task_and_family(self):
+        report = self.report()
+        assert report.by_family.keys() == {"hearsay"}
+        assert report.by_family["hearsay"]["sound"] == 1 / 4
+        assert report.by_family["hearsay"]["accuracy"] == 3 / 4
+        assert report.by_task["hearsay_2"]["true"] == pytest.approx(1 / 3)
+        assert report.by_task["hearsay_3"]["true"] == 1
+        assert "true" not in report.by_task["diversity"]
+
+    def test_records(self):
+        first, second, third, _, other = self.report().records
+        assert (first.family, first.is_true, first.is_sound) == ("hearsay", True, True)
+        assert (first.coverage, first.has_false_step) == (1, False)
+        assert (second.is_true, second.is_sound, second.has_false_step) == (False, False, True)
+        assert (third.is_true, third.coverage, third.has_false_step) == (False, 0, False)
+        nothing = (other.family, other.is_true, other.is_sound, other.coverage)
+        assert (*nothing, other.has_false_step) == (None,) * 5
+
+    def test_absent_where_nothing_is_checked(self):
+        report = plain.score(SAMPLES, TEXTS, TOKENS, FINISHED)
+        assert not {"checked", "true", "sound", "coverage"} & report.metrics.keys()
+        assert report.by_family == {}
+
+    def test_a_gate_leaves_accuracy_alone(self):
+        gated = CompositeReward(0, 1, 0, step_weight=1, step_mode="gated")
+        harness = EvaluationHarness(gated, text_overlap=False)
+        metrics = harness.score(self.samples, self.texts, (30,) * 5, ("stop",) * 5).metrics
+        assert metrics["accuracy"] == metrics["reward/outcome"] == 3 / 5
+        # Halves of steps and outcome: 1; a third of the steps; nothing; all steps; a plain 0.
+        assert metrics["reward"] == pytest.approx((1 + 1 / 6 + 0 + 1 / 2 + 0) / 5)
 
 
 @pytest.mark.parametrize(
@@ -255,6 +323,19 @@ class TestCheckpoint:
         [drawn] = evaluate_checkpoint(tmp_path, samples, max_samples=1, device="cpu").records
         assert drawn in report.records
 
+    def test_a_family_by_name(self, tmp_path):
+        save_tiny_model(tmp_path)
+        settings = {"generation_max_length": 1, "system_prompt": ""}
+        (tmp_path / "judicaita.json").write_text(json.dumps({"config": settings}))
+        report = evaluate_checkpoint(tmp_path, "hearsay,negligence", max_samples=6, device="cpu")
+        assert report.metrics["checked"] == 6
+        assert report.by_family.keys() <= {"hearsay", "negligence"}
+        for record in report.records:
+            family = get_family(record.family)
+            assert split_of(family.pattern(family.parse(record.prompt))) == "eval"
+        with pytest.raises(DataError, match=r"neither a generated family.* Did you mean 'hearsay'"):
+            evaluate_checkpoint(tmp_path, "hearsey", device="cpu")
+
 
 def save_tiny_model(folder):
     """A Gemma-2 with random weights of a few kilobytes, and a tokenizer of a dozen words."""
@@ -281,7 +362,7 @@ def save_tiny_model(folder):
         num_attention_heads=2,
         num_key_value_heads=1,
         head_dim=8,
-        max_position_embeddings=64,
+        max_position_embeddings=256,
         pad_token_id=0,
         eos_token_id=1,
         bos_token_id=2,

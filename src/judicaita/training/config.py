@@ -137,11 +137,13 @@ class RunConfig(BaseModel):
     """Names of the linear layers that get an adapter."""
 
     dataset: str = "diversity"
-    """A generated family of tasks, a LegalBench folder, or a .jsonl or .parquet file."""
+    """A generated family of tasks, several (``hearsay,negligence``), ``generated`` for all of them
+    mixed evenly, a LegalBench folder, or a .jsonl or .parquet file."""
     tasks: NameList = Field([])
-    """Which tasks of a LegalBench folder (patterns allowed), or which levels of a family."""
+    """Which tasks of a LegalBench folder (patterns allowed), or which levels of generated families:
+    ``3``, ``hearsay_3``, ``hearsay_*``, and ``easy`` or ``hard`` for what each family calls so."""
     max_samples: int | None = Field(None, ge=1)
-    """At most so many samples, drawn with ``seed``; a generated family yields 1,000 by default."""
+    """At most so many samples, drawn with ``seed``; generated families yield 1,000 by default."""
 
     learning_rate: float = Field(1e-5, gt=0)
     """Peak rate. Full fine-tuning of a large model wants about a tenth of LoRA's."""
@@ -263,6 +265,18 @@ class TrainingConfig(RunConfig):
     Both start at 0.5."""
     sampler_mastery: float = Field(0.8, gt=0.5, lt=1)
     """Success on a level at which ``curriculum`` unlocks the next one."""
+
+    rehearsal_weight: float = Field(0.0, ge=0)
+    """Weight of a supervised loss (nats per token of worked solutions) that is added to every
+    optimizer step, so that what the warm start taught is not forgotten; 0 for none. A step in which
+    no group has a signal rehearses all the same."""
+    rehearsal_samples: int = Field(16, ge=1)
+    """Worked solutions that each optimizer step rehearses."""
+    rehearsal_dataset: str | None = None
+    """Where they come from, named as ``dataset`` is. Generated families give fresh ones without
+    end, other sources those of their rows, which need a ``trace``, in seeded shuffles."""
+    rehearsal_tasks: NameList = Field([])
+    """Which tasks or levels are rehearsed; of generated families the easy levels by default."""
 
     generation_max_length: int = Field(512, ge=1)
     """Longest completion, in tokens; one that is cut there is marked as truncated."""

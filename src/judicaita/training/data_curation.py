@@ -20,12 +20,13 @@ from typing import Any
 from judicaita.errors import DataError
 from judicaita.legal.legalbench import demonstrated, load_tasks, tasks_folder
 from judicaita.legal.names import match_names
-from judicaita.legal.tasks import FAMILIES, Split, generate
-from judicaita.training.config import RunConfig, TrainingConfig
+from judicaita.legal.tasks import FAMILIES, Split, generate_mixture
+from judicaita.legal.tasks.selection import ALL_FAMILIES, select_families, select_levels
+from judicaita.training.config import RunConfig, TrainingConfig, nearest
 from judicaita.types import Message, Prompt, Sample
 
 DEFAULT_GENERATED = 1_000
-"""Samples drawn from a generated family when ``max_samples`` is not given."""
+"""Samples drawn from generated families when ``max_samples`` is not given."""
 
 _KEPT_NAMES = {"completion_tokens", "finish_reason", "sample_id"}
 """What rewards see of a completion beside the sample's own columns (`rewards.columns_of`)."""
@@ -43,25 +44,26 @@ def load_dataset_source(
     seed: int = 0,
     split: Split = "train",
 ) -> list[Sample]:
-    """Samples from a generated family, a LegalBench folder, or a JSONL or Parquet file.
+    """Samples from generated families, a LegalBench folder, or a JSONL or Parquet file.
 
     Args:
-        source: A name in `FAMILIES`, or a path.
-        tasks: Which tasks to keep: names or shell patterns. For a family these are its levels
-            (``diversity_3`` or ``3``), for LegalBench its tasks and categories, for a file the
-            values of its ``task`` column. Without any, all of them.
-        max_samples: How many samples at most; a larger source is subsampled with ``seed``. A
-            family draws exactly so many, `DEFAULT_GENERATED` without it.
+        source: Names in `FAMILIES` with commas between them, ``generated`` for all of them, or a
+            path. Several families are mixed evenly.
+        tasks: Which tasks to keep: names or shell patterns. For families these are levels
+            (``3``, ``diversity_3``, ``hearsay_*``, or ``easy`` and ``hard`` for those that each
+            family calls so), for LegalBench its tasks and categories, for a file the values of
+            its ``task`` column. Without any, all of them.
+        max_samples: How many samples at most; a larger source is subsampled with ``seed``.
+            Generated families draw exactly so many, `DEFAULT_GENERATED` without it.
         seed: Of the generated instances and of subsampling.
-        split: Of a generated family. Other sources hold what they hold: divide them with
+        split: Of generated families. Other sources hold what they hold: divide them with
             `split_samples`.
     """
     if max_samples is not None and max_samples < 1:
         raise DataError(f"max_samples={max_samples} leaves nothing. Set max_samples >= 1.")
-    if isinstance(source, str) and source in FAMILIES:
-        levels = _match_levels(source, tasks) if tasks else None
+    if families := select_families(source):
         count = max_samples or DEFAULT_GENERATED
-        return generate(source, count, split=split, seed=seed, levels=levels)
+        return generate_mixture(select_levels(families, tasks), count, split=split, seed=seed)
     if split != "train":
         raise DataError(
             f"split={split!r} is for generated families; {source} has no splits of its own. "
@@ -93,7 +95,7 @@ class TrainingData:
 def load_training_data(config: RunConfig) -> TrainingData:
     """The samples that a configuration names.
 
-    A generated family gives held-out fact patterns of its own, so only other sources are divided.
+    Generated families give held-out fact patterns of their own, so only other sources are divided.
     """
     train = load_dataset_source(
         config.dataset, tasks=config.tasks, max_samples=config.max_samples, seed=config.seed
@@ -103,7 +105,7 @@ def load_training_data(config: RunConfig) -> TrainingData:
         if config.eval_dataset is not None:
             tasks = [] if Path(config.eval_dataset).is_file() else config.tasks
             held_out = load_evaluation_data(config.eval_dataset, tasks, seed=config.seed)
-        elif config.dataset in FAMILIES:
+        elif select_families(config.dataset):
             held_out = load_evaluation_data(
                 config.dataset, config.tasks, config.eval_samples, seed=config.seed
             )
@@ -113,8 +115,8 @@ def load_training_data(config: RunConfig) -> TrainingData:
 def load_evaluation_data(
     source: str, tasks: Sequence[str] = (), max_samples: int | None = None, *, seed: int = 0
 ) -> list[Sample]:
-    """Samples to measure on: of a generated family, fact patterns that it never trains on."""
-    split: Split = "eval" if source in FAMILIES else "train"
+    """Samples to measure on: of generated families, fact patterns that none ever trains on."""
+    split: Split = "eval" if select_families(source) else "train"
     return load_dataset_source(source, tasks=tasks, max_samples=max_samples, seed=seed, split=split)
 
 
@@ -129,14 +131,6 @@ def _notices(samples: Sequence[Sample]) -> tuple[str, ...]:
     )
 
 
-def _match_levels(family: str, tasks: Sequence[str]) -> list[str]:
-    levels = [str(level) for level in FAMILIES[family].levels]
-    known = [f"{family}_{level}" for level in levels]
-    kind = f"level of {family}"
-    patterns = [f"{family}_{task}" if task in levels else task for task in tasks]
-    return [name.removeprefix(f"{family}_") for name in match_names(patterns, known, kind)]
-
-
 def _load_path(path: Path, tasks: Sequence[str]) -> list[Sample]:
     if path.is_dir():
         if tasks_folder(path) is None:
@@ -147,8 +141,9 @@ def _load_path(path: Path, tasks: Sequence[str]) -> list[Sample]:
         return load_tasks(path, tasks)
     if not path.exists():
         raise DataError(
-            f"{path} is neither a generated family ({', '.join(FAMILIES)}) nor an existing path. "
-            "Give one of those families, a .jsonl or .parquet file, or a LegalBench checkout."
+            f"{path} is neither a generated family nor an existing path."
+            f"{nearest(str(path), [*FAMILIES, ALL_FAMILIES])} Give a .jsonl or .parquet file, a "
+            f"LegalBench checkout, {ALL_FAMILIES}, or some of {', '.join(FAMILIES)}."
         )
     samples = read_samples(path)
     if not tasks:

@@ -38,6 +38,9 @@ Progress = Callable[[int, int], None]
 
 ROUGE = ("rouge1", "rouge2", "rougeL")
 
+_CHECKED = ("is_true", "is_sound", "coverage", "has_false_step")
+"""What the step reward's details and a record tell of the reasoning, by the same names."""
+
 
 @dataclass(frozen=True)
 class EvaluationRecord:
@@ -61,6 +64,15 @@ class EvaluationRecord:
     """Scores of the reward's parts that did not abstain."""
     rouge: Mapping[str, float]
     """ROUGE F1 by name; empty where it was not asked for, or nothing is there to compare with."""
+    family: str | None = None
+    """The generated family that checked the steps; None, here and below, for other samples."""
+    is_true: bool | None = None
+    """There are steps, each can be checked, and none is false."""
+    is_sound: bool | None = None
+    """And the answer is well-formed, complete and right."""
+    coverage: float | None = None
+    """Share of the points to decide that true steps decide."""
+    has_false_step: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -71,14 +83,21 @@ class EvaluationReport:
     """Shares and scores in [0, 1], but for counts, tokens and BLEU:
 
     - ``samples``; ``graded``: those with a reference, which alone count in the accuracy;
+      ``checked``: those of generated families, which alone count in the four
+      figures of steps;
     - ``accuracy`` with ``accuracy_low`` and ``accuracy_high``, its 95 % Wilson interval;
+    - ``true``, ``sound``, ``coverage``: share of true and of sound answers, mean coverage;
+      ``right_with_false_step``: share of answers that are right and have a false step;
     - ``format_compliance``: share of well-formed responses; ``truncated``: cut at the token limit;
     - ``mean_tokens``: tokens a response, EOS included;
     - ``reward``, ``reward/<part>``: means where they did not abstain;
     - ``rouge1``, ``rouge2``, ``rougeL``: mean F1; ``bleu``: of the corpus, on sacrebleu's 0 to 100.
     """
     by_task: Mapping[str, Mapping[str, float]]
-    """Per task, ``unnamed`` without: samples, graded, accuracy, its interval, format_compliance."""
+    """Per task, ``unnamed`` without: samples, graded, accuracy, its interval, format_compliance,
+    and the figures of steps."""
+    by_family: Mapping[str, Mapping[str, float]]
+    """The same per generated family, its levels together."""
     records: tuple[EvaluationRecord, ...]
     """One per sample, in the order given."""
 
@@ -99,8 +118,9 @@ class EvaluationReport:
 class EvaluationHarness:
     """Grades a policy's answers.
 
-    Accuracy and format compliance come from the reward's own outcome and format parts if it is a
-    `CompositeReward`, and else from those of ``grader``, so that training and evaluation share one.
+    Accuracy, format compliance and what holds of the steps come from the reward's own parts if it
+    is a `CompositeReward`, and else from those of ``grader``, so that training and evaluation share
+    one.
 
     ROUGE (rouge-score, Porter stemming on) and corpus BLEU (sacrebleu, its default tokenizer)
     compare a whole response with the sample's worked solution where it has one, and else the
@@ -119,6 +139,7 @@ class EvaluationHarness:
             grader = self.reward
         grader = grader or CompositeReward()
         self._outcome, self._format = grader.outcome_reward, grader.format_reward
+        self._steps = grader.step_reward
         self.text_overlap = text_overlap
         if text_overlap and not (find_spec("rouge_score") and find_spec("sacrebleu")):
             raise JudicaitaError(
@@ -151,12 +172,9 @@ class EvaluationHarness:
         metrics |= _means("", (record.rouge for record in records))
         if self.text_overlap:
             metrics |= _bleu(samples, texts)
-        tasks = sorted({record.task for record in records})
-        by_task = {
-            task or "unnamed": _figures([record for record in records if record.task == task])
-            for task in tasks
-        }
-        return EvaluationReport(metrics, by_task, records)
+        by_task = _by(records, lambda record: record.task or "unnamed")
+        by_family = _by(records, lambda record: record.family)
+        return EvaluationReport(metrics, by_task, by_family, records)
 
     def _record(
         self, sample: Sample, text: str, tokens: int, finish_reason: str, rouge: Any
@@ -165,6 +183,8 @@ class EvaluationHarness:
         row = (sample.prompt, text, sample.reference, columns)
         result = score_safely(self.reward, *row)
         graded = score_safely(self._outcome, *row).details
+        steps = score_safely(self._steps, *row)
+        checked = {} if steps.score is None else steps.details
         overlap: dict[str, float] = {}
         if rouge and (pair := _comparison(sample, text)):
             scores = rouge.score(target=pair[1], prediction=pair[0])
@@ -183,6 +203,8 @@ class EvaluationHarness:
             reward=result.score,
             parts=reward_parts(result),
             rouge=overlap,
+            family=sample.facts["family"] if checked else None,
+            **{name: checked.get(name) for name in _CHECKED},
         )
 
     def evaluate(
@@ -229,8 +251,9 @@ def evaluate_checkpoint(
 
     Args:
         path: A folder that holds a model or an adapter, such as a run's ``final/``.
-        eval_dataset: Rows, Samples, or a JSONL or Parquet file; None is the held-out split that
-            ``final/`` records.
+        eval_dataset: Rows, Samples, a JSONL or Parquet file, a LegalBench folder, or generated
+            families ("hearsay"), of which fact patterns are asked that no training draws; None is
+            the held-out split that ``final/`` records.
         max_samples: At most so many, drawn with a fixed seed: data sets come sorted by task.
         output_file: Where the report goes as JSON.
         device: One of the configuration's.
@@ -280,10 +303,10 @@ def _samples_for(
     folder: Path, dataset: Iterable[Mapping[str, Any] | Sample] | Path | str | None
 ) -> list[Sample]:
     from judicaita.training.checkpoints import HELD_OUT
-    from judicaita.training.data_curation import read_samples, to_samples
+    from judicaita.training.data_curation import load_evaluation_data, read_samples, to_samples
 
     if isinstance(dataset, str | Path):
-        return read_samples(dataset)
+        return load_evaluation_data(str(dataset))
     if dataset is not None:
         return to_samples(dataset)
     held_out = folder / HELD_OUT
@@ -309,7 +332,7 @@ def wilson_interval(hits: int, trials: int, confidence: float = 0.95) -> tuple[f
 
 
 def _figures(records: Sequence[EvaluationRecord]) -> dict[str, float]:
-    """Counts, accuracy with its interval, and format compliance of some records."""
+    """Counts, accuracy with its interval, format compliance and truth of steps of some records."""
     marks = [record.correct for record in records if record.correct is not None]
     figures = {"samples": float(len(records)), "graded": float(len(marks))}
     if marks:
@@ -317,7 +340,29 @@ def _figures(records: Sequence[EvaluationRecord]) -> dict[str, float]:
         low, high = wilson_interval(sum(marks), len(marks))
         figures |= {"accuracy_low": low, "accuracy_high": high}
     figures["format_compliance"] = _mean(record.well_formed for record in records)
+    checked = [record for record in records if record.family]
+    if checked:
+        figures |= {
+            "checked": float(len(checked)),
+            "true": _mean(bool(record.is_true) for record in checked),
+            "sound": _mean(bool(record.is_sound) for record in checked),
+            "coverage": _mean(record.coverage or 0.0 for record in checked),
+            "right_with_false_step": _mean(
+                bool(record.correct and record.has_false_step) for record in checked
+            ),
+        }
     return figures
+
+
+def _by(
+    records: Sequence[EvaluationRecord], key: Callable[[EvaluationRecord], str | None]
+) -> dict[str, dict[str, float]]:
+    """The figures of the records of each key, in alphabetical order; None is left out."""
+    groups: dict[str, list[EvaluationRecord]] = defaultdict(list)
+    for record in records:
+        if (name := key(record)) is not None:
+            groups[name].append(record)
+    return {name: _figures(groups[name]) for name in sorted(groups)}
 
 
 def _mean(values: Iterable[float]) -> float:

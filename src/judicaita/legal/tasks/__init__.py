@@ -27,6 +27,7 @@ from judicaita.legal.tasks.issue_spotting import IssueSpotting
 from judicaita.legal.tasks.negligence import Negligence
 from judicaita.legal.tasks.non_compete import NonCompete
 from judicaita.legal.tasks.personal_jurisdiction import PersonalJurisdiction
+from judicaita.legal.tasks.statute_of_limitations import StatuteOfLimitations
 from judicaita.legal.tasks.ucc_firm_offer import UccFirmOffer
 from judicaita.types import Sample
 
@@ -59,6 +60,7 @@ _MAX_REDRAWS = 1_000
 
 _ALL: tuple[TaskFamily, ...] = (
     Diversity(),
+    StatuteOfLimitations(),
     PersonalJurisdiction(),
     Hearsay(),
     UccFirmOffer(),
@@ -105,28 +107,32 @@ def stream(
     A fact pattern belongs to one split for good, so that no two streams of different splits share
     one. Duplicates within a stream are possible; `generate` removes them.
     """
+    family, chosen, rng = _start(family_name, split, seed, levels)
+    return (_draw(family, level, split, rng) for level in itertools.cycle(chosen))
+
+
+def _start(
+    family_name: str, split: Split, seed: int, levels: Sequence[Level] | None
+) -> tuple[TaskFamily, tuple[Level, ...], random.Random]:
     family = get_family(family_name)
     chosen = _resolve_levels(family, levels)
     if split not in ("train", "eval"):
         raise DataError(f"split={split!r} is not a split. Use 'train' or 'eval'.")
     # Text seeds go through SHA-512 in `random`, so they are stable across Python processes.
-    rng = random.Random(f"{family.name}/{split}/{seed}")
-    return _draws(family, chosen, split, rng)
+    return family, chosen, random.Random(f"{family.name}/{split}/{seed}")
 
 
-def _draws(
-    family: TaskFamily, levels: tuple[Level, ...], split: Split, rng: random.Random
-) -> Iterator[Sample]:
-    for level in itertools.cycle(levels):
-        draws = (family.sample(rng, level) for _ in range(_MAX_REDRAWS))
-        fitting = (s for s in draws if split_of(family.pattern(s.facts)) == split)
-        sample = next(fitting, None)
-        if sample is None:
-            raise DataError(
-                f"level {level} of {family.name} has no fact pattern in the {split} split. Leave "
-                "that level out."
-            )
-        yield sample
+def _draw(family: TaskFamily, level: Level, split: Split, rng: random.Random) -> Sample:
+    """The next sample of a level whose fact pattern belongs to the split."""
+    draws = (family.sample(rng, level) for _ in range(_MAX_REDRAWS))
+    fitting = (sample for sample in draws if split_of(family.pattern(sample.facts)) == split)
+    sample = next(fitting, None)
+    if sample is None:
+        raise DataError(
+            f"level {level} of {family.name} has no fact pattern in the {split} split. Leave that "
+            "level out."
+        )
+    return sample
 
 
 def generate(
@@ -137,28 +143,24 @@ def generate(
     seed: int,
     levels: Sequence[Level] | None = None,
 ) -> list[Sample]:
-    """``count`` distinct samples in the order of a `stream`, each level equally often (±1).
+    """``count`` distinct samples, the levels in turn: a `stream` that draws again for a repetition.
 
-    Ids of a level repeat only once `_MAX_REDRAWS` draws of it in a row have brought nothing new.
+    A level repeats itself only once `_MAX_REDRAWS` draws in a row have brought nothing new.
     """
     if count < 1:
         raise DataError(f"count={count}: a data set needs at least one sample. Set count >= 1.")
-    chosen = _resolve_levels(get_family(family_name), levels)
-    missing = [len(range(place, count, len(chosen))) for place in range(len(chosen))]
-    redraws = [0] * len(chosen)
+    family, chosen, rng = _start(family_name, split, seed, levels)
     samples: list[Sample] = []
     seen: set[str] = set()
-    draws = stream(family_name, split=split, seed=seed, levels=chosen)
-    for place, sample in zip(itertools.cycle(range(len(chosen))), draws, strict=False):
-        if sample.id in seen and redraws[place] < _MAX_REDRAWS:
-            redraws[place] += 1
-        elif missing[place]:
-            redraws[place] = redraws[place] if sample.id in seen else 0
-            missing[place] -= 1
-            seen.add(sample.id)
-            samples.append(sample)
-        if not any(missing):
-            break
+    used_up: set[Level] = set()
+    for level in itertools.islice(itertools.cycle(chosen), count):
+        sample, redraws = _draw(family, level, split, rng), 0
+        while sample.id in seen and level not in used_up:
+            sample, redraws = _draw(family, level, split, rng), redraws + 1
+            if redraws == _MAX_REDRAWS:
+                used_up.add(level)
+        seen.add(sample.id)
+        samples.append(sample)
     return samples
 
 
