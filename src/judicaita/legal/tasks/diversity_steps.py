@@ -33,13 +33,19 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 
 from judicaita.legal.polarity import normalise
 from judicaita.legal.tasks.diversity_suit import EXCEPTED, NEAR_CAUSES, THRESHOLD, Suit
 from judicaita.legal.tasks.family import StepVerdict
-from judicaita.legal.tasks.grammar import clean, either, join_parts, names_others
+from judicaita.legal.tasks.grammar import (
+    Point,
+    clean,
+    either,
+    join_parts,
+    judge,
+    names_others,
+)
 from judicaita.legal.tasks.vocabulary import CAUSES, STATES
 
 DIVERSE, EXCEPTION = "parties_are_diverse", "no_exception"
@@ -50,18 +56,6 @@ def required_points(suit: Suit, turns_on_exceptions: bool) -> tuple[str, ...]:
     amounts = [f"amount_{number}" for number in range(1, len(suit.distinct_amounts) + 1)]
     exception = [EXCEPTION] if turns_on_exceptions else []
     return ("plaintiffs", "defendants", DIVERSE, *amounts, *exception)
-
-
-@dataclass(frozen=True)
-class _Point:
-    """One part of a step, read: what it is about, whether it holds, whether it decides it."""
-
-    factor: str
-    holds: bool
-    wrong: str = ""
-    """Why it does not hold."""
-    undecided: str = ""
-    """Why it decides nothing although it holds."""
 
 
 _S = rf"(?:{either(STATES)})"
@@ -139,13 +133,13 @@ class SuitReader:
             comparison = _LATE_COMPARISON.sub(r"\g<relation> \g<limit>", finding)
             evidence, finding = None, f"{evidence}, {comparison}"
         texts = [text for text in (evidence, finding) if text is not None]
-        return _judge([self._read(text) for text in texts])
+        return judge([self._read(text) for text in texts])
 
-    def _read(self, words: str) -> _Point | None:
+    def _read(self, words: str) -> Point | None:
         readers = (self._sides, self._sharing, self._amount, self._met, self._exception)
         return next((point for reader in readers if (point := reader(words))), None)
 
-    def _sides(self, words: str) -> _Point | None:
+    def _sides(self, words: str) -> Point | None:
         match = _SIDES.fullmatch(words)
         if not match:
             return None
@@ -154,36 +148,36 @@ class SuitReader:
         homes = sorted(normalise(party.state) for party in parties)
         # Two from one state may be listed as one: "the plaintiffs are from Ohio".
         whole = sorted(re.findall(_S, match["states"])) in (homes, sorted(set(homes)))
-        return _Point(side, whole, f"these are not the states of the {side}")
+        return Point(side, whole, f"these are not the states of the {side}")
 
-    def _sharing(self, words: str) -> _Point | None:
+    def _sharing(self, words: str) -> Point | None:
         shared = {normalise(state) for state in self.suit.shared_states}
         for pattern in _SHARED:
             if match := pattern.fullmatch(words):
-                return _Point(DIVERSE, match[1] in shared, f"{match[1]} is not on both sides")
+                return Point(DIVERSE, match[1] in shared, f"{match[1]} is not on both sides")
         if _UNSHARED.fullmatch(words):
-            return _Point(DIVERSE, not shared, "a state is on both sides")
+            return Point(DIVERSE, not shared, "a state is on both sides")
         if match := _DIVERSITY.fullmatch(words):
             holds = bool(match["yes"]) == self.suit.parties_are_diverse
-            return _Point(DIVERSE, holds, "the parties' states say something else")
+            return Point(DIVERSE, holds, "the parties' states say something else")
         return None
 
-    def _amount(self, words: str) -> _Point | None:
+    def _amount(self, words: str) -> Point | None:
         match = _AMOUNT.fullmatch(words)
         if not match:
             return None
         parts = [int(number) for number in re.findall(r"\d+", match["parts"])]
         if match["total"] and int(match["total"]) != sum(parts):
-            return _Point("amount_1", False, "the sum is wrong")
+            return Point("amount_1", False, "the sum is wrong")
         factor = self._claimed(parts, match["who"])
         if factor is None:
-            return _Point("amount_1", False, "this is not what is claimed from one defendant")
+            return Point("amount_1", False, "this is not what is claimed from one defendant")
         if not match["relation"]:
-            return _Point(factor, True, undecided="it compares with nothing")
+            return Point(factor, True, undecided="it compares with nothing")
         limit = int(match["limit"])
         holds = _RELATIONS[match["relation"]](sum(parts), limit)
         other = "" if limit == THRESHOLD else f"the amount is not measured against ${limit}"
-        return _Point(factor, holds, "the comparison is wrong", other)
+        return Point(factor, holds, "the comparison is wrong", other)
 
     def _claimed(self, parts: list[int], who: str | None) -> str | None:
         """The point that decides on these amounts, or on their total alone."""
@@ -195,16 +189,16 @@ class SuitReader:
                 return f"amount_{known.index(sorted(amounts)) + 1}"
         return None
 
-    def _met(self, words: str) -> _Point | None:
+    def _met(self, words: str) -> Point | None:
         match = _MET.fullmatch(words)
         if not match:
             return None
         holds = self.suit.aic_is_met != bool(match["neither"])
         several = len(self.suit.distinct_amounts) > 1
         undecided = "it does not say which sum" if several else ""
-        return _Point("amount_1", holds, "the amounts say something else", undecided)
+        return Point("amount_1", holds, "the amounts say something else", undecided)
 
-    def _exception(self, words: str) -> _Point | None:
+    def _exception(self, words: str) -> Point | None:
         excepted = {normalise(cause) for cause in self.suit.excepted_causes}
         idle = "" if self.turns_on_exceptions else "no exception is in dispute"
         if match := _EXCEPTION.fullmatch(words):
@@ -212,30 +206,14 @@ class SuitReader:
             holds = (
                 match["kind"] in kinds if match["kind"] else bool(match["neither"]) != bool(kinds)
             )
-            return _Point(EXCEPTION, holds, "the causes say something else", idle)
+            return Point(EXCEPTION, holds, "the causes say something else", idle)
         match = _EXCEPTED.fullmatch(words)
         if not match:
             return None
         named, all_ = set(re.findall(_C, match["causes"])), set(map(normalise, self.suit.causes))
         if not named <= all_:
-            return _Point(EXCEPTION, False, "nobody sues for it")
+            return Point(EXCEPTION, False, "nobody sues for it")
         if match["neither"]:
             partial = "" if named == all_ else "it leaves a cause out"
-            return _Point(EXCEPTION, not named & excepted, "a cause is excepted", partial or idle)
-        return _Point(EXCEPTION, named <= excepted, "the cause is not excepted", idle)
-
-
-def _judge(points: list[_Point | None]) -> StepVerdict:
-    """What the parts of a step make together."""
-    read = [point for point in points if point is not None]
-    for point in read:
-        if not point.holds:
-            return StepVerdict("false", point.factor, point.wrong)
-    if len(read) < len(points) or not read:
-        return StepVerdict("not checkable", reason="it says something the grammar does not know")
-    if len({point.factor for point in read}) > 1:
-        return StepVerdict("false", read[-1].factor, "the one does not follow from the other")
-    undecided = [point.undecided for point in read]
-    if all(undecided):
-        return StepVerdict("not checkable", read[0].factor, undecided[0])
-    return StepVerdict("true", read[0].factor)
+            return Point(EXCEPTION, not named & excepted, "a cause is excepted", partial or idle)
+        return Point(EXCEPTION, named <= excepted, "the cause is not excepted", idle)

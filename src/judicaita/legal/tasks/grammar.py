@@ -10,9 +10,11 @@ Markdown emphasis and commas within numbers are gone.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 
 from judicaita.legal.polarity import normalise
+from judicaita.legal.tasks.family import StepVerdict
 from judicaita.legal.tasks.vocabulary import NAMES
 
 _LEAD = re.compile(
@@ -23,6 +25,37 @@ _CONNECTOR = re.compile(
 )
 _REASON = re.compile(r",? +(?:because|since|given that) +")
 _NAMED = re.compile(rf"\b({'|'.join(name.casefold() for name in NAMES)})s?\b")
+
+
+@dataclass(frozen=True)
+class Point:
+    """One part of a step, read: what it is about, whether it holds, whether it decides it."""
+
+    factor: str
+    holds: bool
+    wrong: str = ""
+    """Why it does not hold."""
+    undecided: str = ""
+    """Why it decides nothing although it holds."""
+
+
+def judge(points: Sequence[Point | None]) -> StepVerdict:
+    """What the parts of a step make together; None stands for one that could not be read.
+
+    False if one part does not hold, or if they are about different points; true if all hold and
+    one of them decides.
+    """
+    read = [point for point in points if point is not None]
+    for point in read:
+        if not point.holds:
+            return StepVerdict("false", point.factor, point.wrong)
+    if len(read) < len(points) or not read:
+        return StepVerdict("not checkable", reason="it says something the grammar does not know")
+    if len({point.factor for point in read}) > 1:
+        return StepVerdict("false", read[-1].factor, "the one does not follow from the other")
+    if all(point.undecided for point in read):
+        return StepVerdict("not checkable", read[0].factor, read[0].undecided)
+    return StepVerdict("true", read[0].factor)
 
 
 def clean(step: str) -> str:
