@@ -46,6 +46,7 @@ LAYERS = (
     ),
     ("training.data_curation",),
     ("training.evaluation",),
+    ("training.coverage", "training.rehearsal"),
     ("training.embedded", "training.grpo_trainer", "training.warm_start"),
     ("reasoning_trace",),
     ("quickstart",),

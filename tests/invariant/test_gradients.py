@@ -30,7 +30,7 @@ from judicaita.training.config import TrainingConfig
 from judicaita.training.grpo_trainer import GRPOTrainer
 from judicaita.training.policy import Policy
 from judicaita.training.rollouts.base import SamplingParams
-from judicaita.types import Completion, Group
+from judicaita.types import Completion, Group, Sample
 
 MakePolicy = Callable[..., Policy]
 Upcasts = Callable[[str], AbstractContextManager[None]]
@@ -183,7 +183,13 @@ MakeStep = Callable[..., Step]
 
 @pytest.fixture
 def make_step(make_policy: MakePolicy, tmp_path: Path) -> MakeStep:
-    def make(architecture: str, *, dtype: torch.dtype = torch.float64, **changes: Any) -> Step:
+    def make(
+        architecture: str,
+        *,
+        dtype: torch.dtype = torch.float64,
+        rehearsal: list[Sample] | None = None,
+        **changes: Any,
+    ) -> Step:
         base = tmp_path / architecture
         if not base.exists():
             make_policy(architecture).save(base)
@@ -196,7 +202,9 @@ def make_step(make_policy: MakePolicy, tmp_path: Path) -> MakeStep:
             }
         )
         data = [{"prompt": question, "reference": "Yes"} for question, _ in GROUPS]
-        trainer = GRPOTrainer(config, data, data[:1], reward, show_progress=False)
+        trainer = GRPOTrainer(
+            config, data, data[:1], reward, rehearsal=rehearsal, show_progress=False
+        )
         trainer.initialize()
         torch.manual_seed(3)
         for name, parameter in trainer.policy.trainable():
@@ -417,6 +425,64 @@ def test_a_step_without_any_signal_leaves_the_weights_alone(make_step: MakeStep)
     after = step.trainer.policy.model.state_dict()
     assert all(torch.equal(after[name], before[name]) for name in before)
     assert step.trainer.updater.step_count == 1
+
+
+# ── with a rehearsal ─────────────────────────────────────────────────────────────────────────────
+
+TRACES = [
+    Sample("Who sues?", "Ava", "Step 1: Ava sues.\nConclusion: Ava"),
+    Sample("?", "No", "Step 1: § 1332.\nStep 2: $80,000 is too little.\nConclusion: No"),
+    Sample("Is the amount in controversy enough?", "Yes", "Conclusion: Yes"),
+]
+
+
+def supervised_by_hand(model: Any, policy: Policy) -> tuple[dict[str, Tensor], float, int]:
+    """Gradient of the mean nats per token of `TRACES`, that mean, and the tokens; row by row."""
+    terms = []
+    for sample in TRACES:
+        prompt = policy.tokenizer(sample.prompt)["input_ids"]
+        trace = policy.tokenizer(sample.trace, add_special_tokens=False)["input_ids"]
+        completion = [*trace, policy.tokenizer.eos_token_id]
+        logits = model(torch.tensor([[*prompt, *completion]])).logits[0, len(prompt) - 1 : -1]
+        terms += [-log_p(row, token, 1.0) for row, token in zip(logits, completion, strict=True)]
+    mean = sum(terms) / len(terms)
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    gradients = torch.autograd.grad(mean, [p for _, p in named])
+    values = dict(zip((name for name, _ in named), gradients, strict=True))
+    return values, float(mean.detach()), len(terms)
+
+
+@pytest.mark.parametrize("mode", [FULL, LORA_WITH_KL], ids=["full", "lora-kl"])
+@pytest.mark.parametrize("silent", [False, True], ids=["signal", "no signal"])
+def test_a_rehearsal_adds_its_weighted_gradient(
+    make_step: MakeStep, upcasts: Upcasts, mode: dict[str, Any], silent: bool
+) -> None:
+    """GRPO's gradient and 0.37 times that of the worked solutions; without any signal the latter
+    alone. Micro-batches of 3 rows, then of 6, then of 24 make no difference."""
+    changes = {"rehearsal_weight": 0.37, "rehearsal_samples": 3}
+    for size in (1, 2, 8):
+        step = make_step(
+            "gemma2",
+            rehearsal=TRACES,
+            batch_size=size,
+            gradient_accumulation_steps=8 // size,
+            **changes,
+            **mode,
+        )
+        with upcasts("to float64"):
+            model = copy.deepcopy(step.trainer.policy.model)
+            traced, mean, tokens = supervised_by_hand(model, step.trainer.policy)
+            expected = {name: 0.37 * gradient for name, gradient in traced.items()}
+            if silent:
+                step.trainer.update([], 100)
+            else:
+                grpo, loss = expected_of(step)
+                expected = {name: grpo[name] + value for name, value in expected.items()}
+                step.run()
+                assert step.metrics["loss"] == pytest.approx(loss, abs=1e-12)
+                assert step.metrics["rehearsal/loss"] == pytest.approx(mean, abs=1e-12)
+                assert step.metrics["rehearsal/tokens"] == tokens
+        assert relative_l2(step.gradients[0], expected) <= 1e-10
 
 
 # ── the maths alone ──────────────────────────────────────────────────────────────────────────────

@@ -17,13 +17,13 @@ from torch import Tensor
 from judicaita.errors import ConfigError, DataError, RewardError
 from judicaita.training.checkpoints import read_card
 from judicaita.training.config import TrainingConfig
-from judicaita.training.data_curation import read_samples
+from judicaita.training.data_curation import read_samples, write_samples
 from judicaita.training.grpo_trainer import GRPOTrainer
 from judicaita.training.metrics import read_events, read_rollouts
 from judicaita.training.policy import Policy
 from judicaita.training.rollouts.base import SamplingParams
 from judicaita.training.settings import resolve
-from judicaita.types import Completion, RewardResult
+from judicaita.types import Completion, RewardResult, Sample
 
 MakePolicy = Callable[..., Policy]
 State = dict[str, Tensor]
@@ -40,6 +40,7 @@ ROWS = [
         ("Delaware", "Midwest", "No"),
     ]
 ]
+TRACED = [Sample(f"Is {n} odd?", "Yes", f"Step 1: {n}.\nConclusion: Yes") for n in range(4)]
 HELD_OUT = [{"prompt": "Is Nevada in the West?", "response": "Yes", "place": "Nevada"}]
 
 
@@ -298,6 +299,38 @@ def test_without_any_signal_the_weights_stay(configure: Configure, score: float 
     }
 
 
+def test_a_rehearsal_goes_on_where_nothing_is_rewarded(configure: Configure) -> None:
+    """Twice a step, since it has two updates; the samples come in turn."""
+    config = configure(
+        rehearsal_weight=1.0, rehearsal_samples=4, num_iterations=2, num_epochs=10, max_steps=10
+    )
+    trainer = GRPOTrainer(
+        config, ROWS, HELD_OUT, lambda p, r, reference: 0.5, rehearsal=TRACED, show_progress=False
+    )
+    trainer.initialize()
+    trainer.train()
+    events = steps_of(trainer)
+    assert {event["updates"] for event in events} == {2}
+    assert not any(name in event for event in events for name in ("loss", "policy_loss"))
+    assert events[-1]["rehearsal/loss"] < 0.6 * events[0]["rehearsal/loss"]
+    # As many as with a BOS in place of the EOS.
+    tokens = sum(len(trainer.policy.tokenizer(sample.trace)["input_ids"]) for sample in TRACED)
+    assert {event["rehearsal/tokens"] for event in events} == {2 * tokens}
+
+
+def test_strata_are_drawn_and_recorded(configure: Configure) -> None:
+    rows = [row | {"task": str(row["prompt"]).split()[-1]} for row in ROWS]
+    trainer = train(configure(sampler="balance", batch_size=3), share_of_low_bytes, rows)
+    for event in steps_of(trainer):
+        tasks = {row["task"] for row in rollouts_of(trainer) if row["step"] == event["step"]}
+        assert tasks == {"Midwest?", "South?", "West?"}
+        for task in tasks:
+            assert event[f"sampler/count/{task}"] == 1
+            assert event[f"sampler/weight/{task}"] == pytest.approx(1 / 3)
+    last = trainer.sampler.state_dict()["strata"]
+    assert all(steps_of(trainer)[-1][f"sampler/reward/{t}"] == last[t]["reward"] for t in last)
+
+
 def test_abstaining_on_some_completions_is_refused(configure: Configure) -> None:
     def reward(prompt: str, response: str, reference: str) -> RewardResult:
         return RewardResult(None if ord(response[:1] or "a") % 2 else 1.0)
@@ -527,13 +560,24 @@ def comparable(trainer: GRPOTrainer) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"use_lora": True, "lora_dropout": 0.3, "beta": 0.05, "num_iterations": 2}],
-    ids=["full", "lora"],
+    [
+        {},
+        {"use_lora": True, "lora_dropout": 0.3, "beta": 0.05, "num_iterations": 2},
+        {"sampler": "difficulty", "rehearsal_weight": 0.1, "rehearsal_samples": 3},
+        {"sampler": "curriculum"},
+    ],
+    ids=["full", "lora", "rehearsal", "curriculum"],
 )
-def test_a_killed_run_goes_on_bit_for_bit(configure: Configure, settings: dict[str, Any]) -> None:
-    settings |= {"max_steps": 4, "num_epochs": 2, "save_steps": 2, "eval_steps": 2}
+def test_a_killed_run_goes_on_bit_for_bit(
+    configure: Configure, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    settings = settings | {"max_steps": 4, "num_epochs": 2, "save_steps": 2, "eval_steps": 2}
     settings |= {"lr_scheduler": "cosine", "warmup_steps": 1}
-    whole = train(configure("whole", **settings), share_of_low_bytes)
+    if "rehearsal_weight" in settings:
+        write_samples(tmp_path / "traced.jsonl", TRACED)
+        settings["rehearsal_dataset"] = str(tmp_path / "traced.jsonl")
+    rows = [row | {"task": str(row["prompt"]).split()[-1]} for row in ROWS]
+    whole = train(configure("whole", **settings), share_of_low_bytes, rows)
 
     calls = 0
 
@@ -546,7 +590,7 @@ def test_a_killed_run_goes_on_bit_for_bit(configure: Configure, settings: dict[s
         return share_of_low_bytes(prompt, response, reference)
 
     config = configure("killed", **settings)
-    first = trainer_of(config, killed_in_step_4)
+    first = trainer_of(config, killed_in_step_4, rows)
     with pytest.raises(Killed):
         first.train()
     root = config.checkpoint_dir
@@ -554,7 +598,7 @@ def test_a_killed_run_goes_on_bit_for_bit(configure: Configure, settings: dict[s
     assert (root / "rollouts" / "step-000003.parquet").exists()
     torch.manual_seed(12345)  # a new process knows nothing of the old one's random numbers
 
-    second = trainer_of(config.model_copy(update={"resume": "auto"}), share_of_low_bytes)
+    second = trainer_of(config.model_copy(update={"resume": "auto"}), share_of_low_bytes, rows)
     assert second.steps_done == 2
     assert {event["step"] for event in read_events(root / "events.jsonl")} == {0, 1, 2}
     assert not (root / "rollouts" / "step-000003.parquet").exists()

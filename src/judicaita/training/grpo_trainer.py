@@ -41,6 +41,7 @@ from judicaita.training.metrics import (
 )
 from judicaita.training.optimization import Updater
 from judicaita.training.policy import Policy, load_policy
+from judicaita.training.rehearsal import Rehearsal, rehearsal_source
 from judicaita.training.rewards import (
     Reward,
     as_reward,
@@ -90,6 +91,8 @@ class GRPOTrainer:
         eval_dataset: Held-out rows; None holds ``config.eval_fraction`` of the training rows out.
         reward_fn: A reward, or a callable ``(prompt, response, reference, **columns) -> float``;
             None is the composite of the configuration, or ``config.reward``.
+        rehearsal: Samples with worked solutions to rehearse, in place of
+            ``config.rehearsal_dataset``; they come again and again, in seeded shuffles.
         origins: Where each setting came from, for the manifest.
     """
 
@@ -100,6 +103,7 @@ class GRPOTrainer:
         eval_dataset: Iterable[Mapping[str, Any] | Sample] | None = None,
         reward_fn: Any = None,
         *,
+        rehearsal: Iterable[Mapping[str, Any] | Sample] | None = None,
         origins: Mapping[str, str] | None = None,
         show_progress: bool = True,
     ) -> None:
@@ -108,6 +112,7 @@ class GRPOTrainer:
         # One that was handed over may count its calls or hold answers to come: it is not tried out.
         self.reward_is_configured = reward_fn is None
         self.train_samples, self.eval_samples = self._divide(train_dataset, eval_dataset)
+        self.rehearsal_source = rehearsal_source(config, rehearsal)
         self.folder = checkpoints.RunFolder(config.checkpoint_dir)
         self.origins = origins or {}
         self.show_progress = show_progress
@@ -120,6 +125,7 @@ class GRPOTrainer:
         self.updater: Updater
         self.update: PolicyUpdate
         self.sampler: ShuffleSampler[Item]
+        self.rehearsal: Rehearsal | None = None
         self.eval_items: list[Item]
         self.console = TrainingConsole(0, enabled=show_progress)
 
@@ -155,7 +161,9 @@ class GRPOTrainer:
         self.updater = Updater(
             self.policy, self.config, self.total_steps * self.config.num_iterations
         )
-        self.update = PolicyUpdate(self.policy, self.updater, self.config)
+        if self.rehearsal_source is not None:
+            self.rehearsal = Rehearsal(self.policy, self.config, self.rehearsal_source)
+        self.update = PolicyUpdate(self.policy, self.updater, self.config, self.rehearsal)
         if resume_from is None:
             manifest = checkpoints.describe_run(
                 self.policy, self.origins, train=self.train_samples, eval=self.eval_samples
@@ -463,6 +471,7 @@ class GRPOTrainer:
             "sampler": self.sampler.state_dict(),
             "data": checkpoints.fingerprint(self.train_samples),
             "updater": self.updater.state_dict(),
+            **({"rehearsal": self.rehearsal.state_dict()} if self.rehearsal else {}),
             **self.policy.placement.rng_state(),
         }
 
@@ -475,6 +484,8 @@ class GRPOTrainer:
                 "the checkpoint was trained on other samples than these. Resume with the data set, "
                 "tasks, max_samples and seed of that run."
             )
+        if self.rehearsal is not None:
+            self.rehearsal.load_state_dict(state.get("rehearsal"))
         self.updater.load_state_dict(state["updater"])
         self.policy.placement.set_rng_state(state)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from judicaita.errors import DataError
 from judicaita.training.algorithms.reduction import token_mean
 from judicaita.training.batching import collate
+from judicaita.training.config import RunConfig
 from judicaita.training.optimization import Updater
 from judicaita.training.policy import Policy
 from judicaita.types import Sample
@@ -40,23 +41,52 @@ def supervised_row(policy: Policy, sample: Sample) -> Row:
     return policy.encode(sample.prompt), (*trace, policy.eos_id)
 
 
-def supervised_step(
-    policy: Policy, updater: Updater, rows: Sequence[Row], micro_batch: int
-) -> SupervisedStep:
-    """One optimizer step on some rows, ``micro_batch`` of them at a time.
+def fitting_rows(
+    rows: Sequence[Row], policy: Policy, config: RunConfig, name: str = "row"
+) -> list[Row]:
+    """Rows of at most ``model_max_length`` tokens, and no more than the model has positions.
 
-    The loss is the mean over all completion tokens of the step, however the rows are split.
+    Long ones are refused, or left out if so configured; never cut. ``name`` is what a row is called
+    in the `DataError`.
     """
-    policy.model.train()
+    limit = min(config.model_max_length, policy.max_positions or config.model_max_length)
+    lengths = [len(prompt) + len(completion) for prompt, completion in rows]
+    fitting = [row for row, length in zip(rows, lengths, strict=True) if length <= limit]
+    if len(fitting) < len(rows) and (config.long_prompts == "error" or not fitting):
+        number = next(n for n, length in enumerate(lengths, start=1) if length > limit)
+        raise DataError(
+            f"{name} {number}: prompt and trace are over the {limit} tokens that fit "
+            f"({len(rows) - len(fitting)} of {len(rows)} rows are, the longest has {max(lengths)}),"
+            " and are never cut. Raise model_max_length as far as the model allows, or set "
+            "long_prompts=drop to learn from the others."
+        )
+    return fitting
+
+
+def supervised_backward(
+    policy: Policy, updater: Updater, rows: Sequence[Row], micro_batch: int, weight: float = 1.0
+) -> tuple[float, int]:
+    """Add ``weight`` times the gradient of the loss of some rows, ``micro_batch`` at a time.
+
+    The loss is the mean over all completion tokens of the rows, however they are split. Returns it
+    without the weight, in nats per token, and the number of these tokens.
+    """
     token_count = sum(len(completion) for _, completion in rows)
     total = 0.0
     for start in range(0, len(rows), micro_batch):
         tokens = collate(rows[start : start + micro_batch], policy.pad_id, policy.placement.device)
         logprobs_B_T, _ = policy.logprobs(tokens, temperature=1.0)
         loss = token_mean(-logprobs_B_T, tokens.mask_B_T, token_count)
-        updater.backward(loss)
+        updater.backward(weight * loss)
         total += float(loss.detach())
+    return total, token_count
+
+
+def supervised_step(
+    policy: Policy, updater: Updater, rows: Sequence[Row], micro_batch: int
+) -> SupervisedStep:
+    """One optimizer step on some rows; see `supervised_backward`."""
+    policy.model.train()
+    loss, tokens = supervised_backward(policy, updater, rows, micro_batch)
     info = updater.step()
-    return SupervisedStep(
-        updater.step_count, total, token_count, info.grad_norm, info.learning_rate
-    )
+    return SupervisedStep(updater.step_count, loss, tokens, info.grad_norm, info.learning_rate)

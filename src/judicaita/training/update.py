@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -13,27 +13,41 @@ from judicaita.training.batching import Batch
 from judicaita.training.config import TrainingConfig
 from judicaita.training.optimization import Updater
 from judicaita.training.policy import Policy
+from judicaita.training.supervised import Row, supervised_backward
 
 
 class PolicyUpdate:
-    """The update of GRPO: clipped loss per token, mean over all tokens of the step, optional KL."""
+    """The update of GRPO: clipped loss per token, mean over all tokens of the step, optional KL.
 
-    def __init__(self, policy: Policy, updater: Updater, config: TrainingConfig) -> None:
+    With ``rehearsal``, which draws the worked solutions of an optimizer step, `rehearsal_weight`
+    times their supervised loss is added to each.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        updater: Updater,
+        config: TrainingConfig,
+        rehearsal: Callable[[], Sequence[Row]] | None = None,
+    ) -> None:
         self.policy, self.updater, self.config = policy, updater, config
+        self.rehearsal = rehearsal
 
     def __call__(self, batches: Sequence[Batch], token_count: int) -> dict[str, float]:
         """Move the weights ``num_iterations`` times; returns losses (nats per token) and norms.
 
         ``token_count`` is that of the whole step, the groups that were left out included. Without
-        any batch the weights stay, momentum included, and only the schedule goes on.
+        any batch the weights stay, momentum included, and only the schedule goes on; but what is to
+        be rehearsed is rehearsed all the same.
         """
-        if not batches:
+        if not batches and self.rehearsal is None:
             for _ in range(self.config.num_iterations):
                 self.updater.skip()
             return {"updates": 0.0}
         self.policy.model.train()
         old: list[Tensor] = []
         applied = 0
+        rehearsed: list[tuple[float, int]] = []
         for _ in range(self.config.num_iterations):
             sums = _Sums()
             for index, batch in enumerate(batches):
@@ -42,15 +56,25 @@ class PolicyUpdate:
                 )
                 if len(old) <= index:
                     old.append(old_logprobs_B_T)
+            if self.rehearsal is not None:
+                rehearsed.append(self._rehearse(self.rehearsal()))
             info = self.updater.step()
             applied += info.applied
         return {
-            **sums.metrics(token_count, with_kl=self.config.beta > 0),
+            **(sums.metrics(token_count, with_kl=self.config.beta > 0) if batches else {}),
+            **_rehearsal_metrics(rehearsed),
             "grad_norm": info.grad_norm,
             "grad_norm_clipped": info.grad_norm_clipped,
             "learning_rate": info.learning_rate,
             "updates": float(applied),
         }
+
+    def _rehearse(self, rows: Sequence[Row]) -> tuple[float, int]:
+        """Add the gradient of the supervised term, as many rows at a time as a micro-batch has."""
+        size = self.config.batch_size * self.config.num_rollouts
+        return supervised_backward(
+            self.policy, self.updater, rows, size, self.config.rehearsal_weight
+        )
 
     def _backward(
         self, batch: Batch, old_logprobs_B_T: Tensor | None, token_count: int, sums: _Sums
@@ -111,3 +135,13 @@ class _Sums:
             "clip_fraction": self.clipped / self.tokens,
             "rollout_mismatch": self.mismatch / self.tokens,
         }
+
+
+def _rehearsal_metrics(rehearsed: Sequence[tuple[float, int]]) -> dict[str, float]:
+    """Loss in nats per token, without its weight, over the optimizer steps of a GRPO step; and
+    tokens, all together."""
+    if not rehearsed:
+        return {}
+    tokens = sum(count for _, count in rehearsed)
+    loss = sum(loss * count for loss, count in rehearsed) / tokens
+    return {"rehearsal/loss": loss, "rehearsal/tokens": float(tokens)}

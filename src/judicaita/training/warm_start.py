@@ -7,7 +7,6 @@ from contextlib import ExitStack
 from time import perf_counter
 from typing import Any
 
-from judicaita.errors import DataError
 from judicaita.training import checkpoints
 from judicaita.training.config import SFTConfig
 from judicaita.training.console import TrainingConsole
@@ -16,9 +15,9 @@ from judicaita.training.devices import place
 from judicaita.training.embedded import resolve_base_model
 from judicaita.training.metrics import EventLog
 from judicaita.training.optimization import Updater
-from judicaita.training.policy import Policy, load_policy
+from judicaita.training.policy import load_policy
 from judicaita.training.sampler import ShuffleSampler
-from judicaita.training.supervised import Row, supervised_row, supervised_step
+from judicaita.training.supervised import Row, fitting_rows, supervised_row, supervised_step
 from judicaita.training.trackers import make_trackers, require_trackers
 from judicaita.types import Sample
 
@@ -41,7 +40,7 @@ def supervised_fine_tuning(
     # Before the embedded model is built: XLA must be there at torch's first backward pass.
     place(config.device, config.precision).seed(config.seed)
     policy = load_policy(config, resolve_base_model(config.base_model))
-    rows = _fitting([supervised_row(policy, sample) for sample in samples], policy, config)
+    rows = fitting_rows([supervised_row(policy, sample) for sample in samples], policy, config)
     if len(rows) < len(samples):
         TrainingConsole(0, enabled=show_progress).message(
             f"{len(samples) - len(rows)} of {len(samples)} rows do not fit and were left out."
@@ -80,22 +79,3 @@ def supervised_fine_tuning(
             console.update(step, figures)
     checkpoints.save_checkpoint(folder.final, policy, config, step=total_steps)
     return figures
-
-
-def _fitting(rows: list[Row], policy: Policy, config: SFTConfig) -> list[Row]:
-    """Rows of at most ``model_max_length`` tokens, and no more than the model has positions.
-
-    Long ones are refused, or left out if so configured; never cut.
-    """
-    limit = min(config.model_max_length, policy.max_positions or config.model_max_length)
-    lengths = [len(prompt) + len(completion) for prompt, completion in rows]
-    fitting = [row for row, length in zip(rows, lengths, strict=True) if length <= limit]
-    if len(fitting) < len(rows) and (config.long_prompts == "error" or not fitting):
-        number = next(n for n, length in enumerate(lengths, start=1) if length > limit)
-        raise DataError(
-            f"row {number}: prompt and trace are over the {limit} tokens that fit "
-            f"({len(rows) - len(fitting)} of {len(rows)} rows are, the longest has {max(lengths)}),"
-            " and are never cut. Raise model_max_length as far as the model allows, or set "
-            "long_prompts=drop to learn from the others."
-        )
-    return fitting
