@@ -17,7 +17,12 @@ from typing import Any, Literal
 from judicaita.errors import DataError
 from judicaita.legal.names import unknown_name
 from judicaita.legal.tasks.adverse_possession import AdversePossession
-from judicaita.legal.tasks.baselines import best_single_factor
+from judicaita.legal.tasks.baselines import (
+    bag_of_words,
+    best_factors,
+    best_single_factor,
+    best_two_factors,
+)
 from judicaita.legal.tasks.checking import TraceCheck, check_trace
 from judicaita.legal.tasks.contract_notice import ContractNotice
 from judicaita.legal.tasks.diversity import Diversity
@@ -39,7 +44,10 @@ __all__ = [
     "StepVerdict",
     "TaskFamily",
     "TraceCheck",
+    "bag_of_words",
+    "best_factors",
     "best_single_factor",
+    "best_two_factors",
     "check_trace",
     "family_of",
     "generate",
