@@ -1,7 +1,9 @@
 """Adverse possession: does a possessor own the land, or is a needed fact missing?
 
-Illinois asks for twenty years (735 ILCS 5/13-101) of possession that is continuous, hostile, open
-and notorious, and exclusive (Joiner v. Janssen). An element that fails settles the question; else a
+Illinois asks for twenty years (735 ILCS 5/13-101) of possession that is continuous, hostile,
+actual, open, notorious and exclusive, under a claim of title (Joiner v. Janssen). Those told of
+here farmed the land as theirs all the time they stayed, so that four points remain; a mistake about
+the boundary does not make it less hostile. An element that fails settles the question; else a
 missing fact leaves it open: "Insufficient facts". Colour of title and tacking are left out.
 """
 

@@ -1,9 +1,9 @@
 """Contract terms: did a notice end a lease that would otherwise renew itself?
 
-The contract's own terms decide: who may end it, how long before, in what form, and to whom. A power
-to terminate must be exercised as the contract states it (Restatement (Second) of Contracts §§ 224,
-225: a condition must occur before performance is discharged). Waiver, substantial compliance and
-statutes for residential leases are left out.
+The contract's own terms decide: who may end it, how long before, in what form, and to whom. Notice
+so given is a condition (Restatement (Second) of Contracts § 224), and without it the end that
+depends on it does not come about (§ 225). Excuse, waiver, substantial compliance and statutes for
+residential leases are left out.
 """
 
 from __future__ import annotations

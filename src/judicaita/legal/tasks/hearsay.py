@@ -1,8 +1,11 @@
 """Hearsay: does the rule against hearsay bar a statement?
 
-A statement is barred if it was made out of court (Fed. R. Evid. 801(c)(1)), is offered for its
-truth (801(c)(2)), is not an opposing party's (801(d)(2)) and falls under no exception (here the
-first four of Rule 803). The rule's other exclusions and exceptions are left out.
+A statement is barred (Fed. R. Evid. 802) if it was made out of court (801(c)(1)), is offered for
+its truth (801(c)(2)), is not an opposing party's or its agent's (801(d)(2)(A), (D)) and falls under
+no exception, of which two are told here: excited utterances (803(2)) and statements for medical
+treatment (803(4)). The rules' other exclusions and exceptions are left out; an agent is taken to
+speak within the scope of that relationship, and "to show fear" to mean that the words are evidence
+of a state of mind without asserting it.
 """
 
 from __future__ import annotations
@@ -17,7 +20,13 @@ class Hearsay(ElementFamily):
     name = "hearsay"
     title = "Hearsay and its exceptions"
     law = Law(
-        ("Fed. R. Evid. 801(c)", "Fed. R. Evid. 801(d)(2)", "Fed. R. Evid. 803"), "US federal"
+        (
+            "Fed. R. Evid. 801(c)",
+            "Fed. R. Evid. 801(d)(2)",
+            "Fed. R. Evid. 802",
+            "Fed. R. Evid. 803",
+        ),
+        "US federal",
     )
     question = "Does the hearsay rule bar {who}'s words?"
     subjects = ("the statement", "the words")

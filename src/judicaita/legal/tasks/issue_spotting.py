@@ -1,8 +1,9 @@
 """Issue spotting: which torts does a story raise? Several labels, or none.
 
-Each event raises one tort or comes close to one. Restatement (Second) of Torts §§ 13 (battery),
-158 (trespass to land), 222A (conversion), 281 (negligence), 558 (defamation), 35 (false
-imprisonment).
+Each event raises one tort or comes close to one. Restatement (Second) of Torts: harmful and
+offensive contact as battery (§§ 13, 18), trespass to land (§ 158), conversion (§ 222A), negligence
+(§ 281) and defamation (§ 558, which needs a false statement published to a third person). What is
+told is meant and unprivileged, charges of theft are false, and "in private" is to the person alone.
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ class IssueSpotting(ElementFamily):
     name = "issue_spotting"
     title = "Spotting every tort that a story raises"
     law = Law(
-        tuple(
-            f"Restatement (Second) of Torts § {section} (1965)"
-            for section in ("13", "158", "222A", "281", "558")
+        (
+            *(f"Restatement (Second) of Torts § {n} (1965)" for n in ("13", "18", "158", "222A")),
+            "Restatement (Second) of Torts § 281 (1965)",
+            "Restatement (Second) of Torts § 558 (1977)",
         ),
         "US common law",
     )

@@ -1,7 +1,8 @@
 """Negligence: is a defendant liable?
 
-Duty, breach, causation and damage, as the Restatement (Second) of Torts § 281 states them; no duty
-to rescue (§ 314). Defences (contributory and comparative fault, assumption of risk) are left out.
+Duty, breach, legal cause and harm, as the Restatement (Second) of Torts § 281 has them and § 328A
+leaves them to the plaintiff to prove; no duty to rescue (§ 314). Defences (contributory and
+comparative fault, assumption of risk) are left out.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ class Negligence(ElementFamily):
         (
             "Restatement (Second) of Torts § 281 (1965)",
             "Restatement (Second) of Torts § 314 (1965)",
+            "Restatement (Second) of Torts § 328A (1965)",
             "Palsgraf v. Long Island R.R. Co., 248 N.Y. 339 (1928)",
         ),
         "US common law",

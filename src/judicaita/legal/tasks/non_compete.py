@@ -2,7 +2,9 @@
 
 Texas asks that the covenant is ancillary to or part of an otherwise enforceable agreement, and that
 its limits of time, area and scope of activity are reasonable (Tex. Bus. & Com. Code § 15.50(a)).
-Reformation of an unreasonable covenant (§ 15.51(c)) and physicians (§ 15.50(b)) are left out.
+Reformation of an unreasonable covenant (§ 15.51(c)) and physicians (§ 15.50(b)) are left out. No
+federal ban stands in the way: the FTC's rule of 2024 was set aside before it took effect (Ryan LLC
+v. FTC, N.D. Tex. Aug. 20, 2024).
 """
 
 from __future__ import annotations

@@ -2,9 +2,10 @@
 
 Under the UCC a merchant's signed writing that assures to hold an offer to buy or sell goods open
 binds without consideration, for three months at most (§ 2-205; goods § 2-105(1), merchant
-§ 2-104(1)). Everything but goods is left to the common law, under which such an offer may be
-revoked. Option contracts (paid for) and reliance (Restatement (Second) of Contracts § 87) are left
-out.
+§ 2-104(1), in the broad sense of its comment 2: anyone acting in a trade). Everything but goods is
+left to the common law, under which such an offer may be revoked. Every promise here assures that
+the offer is held open and names no time. Option contracts (paid for), reliance (Restatement
+(Second) of Contracts § 87) and the amendments of 2022 ("record" for "writing") are left out.
 """
 
 from __future__ import annotations
