@@ -1,8 +1,8 @@
 """Families whose answer follows from elements, each met or not by a fact about one party.
 
     level  elements in dispute   besides
-    1      one                   "Nothing else is disputed.", somewhere among the facts
-    2      two                   the same
+    1      one                   "Nothing else is disputed."
+    2      two                   "Nothing else is disputed."
     3      all
     4      all                   a sentence that decides nothing, about another person
     5      all                   a second matter, whose every fact is the opposite
@@ -36,7 +36,7 @@ import random
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -46,6 +46,8 @@ from judicaita.legal.tasks.family import AnswerType, Law, Level, StepVerdict
 from judicaita.legal.tasks.grammar import clean, join_parts, names_others
 from judicaita.legal.tasks.vocabulary import NAMES
 from judicaita.types import Sample
+
+NOTHING_ELSE = "Nothing else is disputed."
 
 _DISPUTED = {1: 1, 2: 2}
 """Level → elements in dispute; all of them on any other level."""
@@ -147,15 +149,6 @@ class Listed(Element):
         return {normalise(fact): fact for fact in (*self.meeting, *self.failing)}
 
 
-REST = Listed(
-    "rest",
-    ("the rest stands",),
-    ("the rest is in dispute",),
-    "{fact}.",
-    meeting=("nothing else is disputed",),
-)
-"""What levels 1 and 2 tell instead of the elements that are not in dispute; no rule looks at it."""
-
 Told = tuple[str, str, str | None]
 """Who, element, fact (None: told to be missing)."""
 
@@ -168,16 +161,13 @@ class Case:
     asked: str
     told: tuple[Told, ...]
     """In the order of the question."""
+    nothing_else: bool
+    """Whether whatever is not told is undisputed, rather than missing."""
 
     @property
     def own(self) -> dict[str, str | None]:
         """Element → fact of the party asked about, in the order told."""
         return {element: fact for who, element, fact in self.told if who == self.asked}
-
-    @property
-    def has_rest(self) -> bool:
-        """Whether nothing but what is told is disputed."""
-        return REST.name in self.own
 
 
 class ElementFamily(ABC):
@@ -197,8 +187,9 @@ class ElementFamily(ABC):
     answer_type: ClassVar[AnswerType] = "yes_no"
     undisputed: ClassVar[Mapping[str, bool]] = {}
     """How elements stand that are not in dispute; met unless entered here."""
-    shares_rest: ClassVar[bool] = True
-    """Whether elements that are not told stand undisputed on levels 1 and 2."""
+    can_concede: ClassVar[bool] = True
+    """Whether elements that are not told stand undisputed on levels 1 and 2; else nothing speaks
+    for them."""
 
     levels: ClassVar[tuple[Level, ...]] = (1, 2, 3, 4, 5)
     easy_levels: ClassVar[tuple[Level, ...]] = (1, 2)
@@ -224,6 +215,8 @@ class ElementFamily(ABC):
             other = rng.choice([name for name in NAMES if name != case.asked])
             place = rng.randint(0, len(sentences))
             sentences.insert(place, rng.choice(self.background).format(who=other))
+        if case.nothing_else:
+            sentences.append(NOTHING_ELSE)
         return Sample(
             prompt=" ".join([*map(_capitalised, sentences), self.question.format(who=case.asked)]),
             reference=self.solve(record),
@@ -249,18 +242,16 @@ class ElementFamily(ABC):
             chosen = rng.sample(self.elements, self.told_count(level))
             facts = {element.name: self._draw_fact(rng, element) for element in chosen}
             asked, other = rng.sample(NAMES, 2)
-            if self.shares_rest and level in _DISPUTED:
-                _insert(rng, facts, REST.name, REST.draw(rng))
-            case = Case(level, asked, tuple((asked, *item) for item in facts.items()))
+            told = [(asked, *item) for item in facts.items()]
+            case = Case(level, asked, tuple(told), self.can_concede and level in _DISPUTED)
             if self.kind_of(self.conclude(self._findings(case))) == kind:
                 break
-        told = list(case.told)
         if level == _BOUND:
             told += [(other, *item) for item in self._opposite(rng, facts).items()]
             rng.shuffle(told)
         # From the fourth level on, a missing fact is not told to be missing.
         told = [item for item in told if item[2] is not None or level < _DISTRACTED]
-        return Case(level, asked, tuple(told))
+        return replace(case, told=tuple(told))
 
     def _draw_fact(self, rng: random.Random, element: Element) -> str | None:
         is_missing = bool(element.noun) and rng.random() < _MISSING
@@ -290,30 +281,29 @@ class ElementFamily(ABC):
         return self.conclude(self._findings(_read_case(facts)))
 
     def required(self, facts: Mapping[str, Any]) -> tuple[str, ...]:
-        """The elements in dispute, and on levels 1 and 2 that the rest stands."""
-        return self._to_decide(_read_case(facts))
+        """The elements in dispute, in the order told; at the end those that nothing is told of."""
+        return self._disputed(_read_case(facts))
 
-    def _to_decide(self, case: Case) -> tuple[str, ...]:
-        """What is told, in that order; at the end the elements that nothing is told of."""
+    def _disputed(self, case: Case) -> tuple[str, ...]:
         silent = [e.name for e in self.elements if e.noun and e.name not in case.own]
-        return (*case.own, *([] if case.has_rest else silent))
+        return (*case.own, *([] if case.nothing_else else silent))
 
     def _findings(self, case: Case) -> dict[str, bool | None]:
-        own, disputed = case.own, self._to_decide(case)
+        own, disputed = case.own, self._disputed(case)
         findings: dict[str, bool | None] = {}
         for element in self.elements:
             fact = own.get(element.name)
             if element.name not in disputed:
-                findings[element.name] = self.undisputed.get(element.name, self.shares_rest)
+                findings[element.name] = self.undisputed.get(element.name, self.can_concede)
             else:
                 findings[element.name] = None if fact is None else element.is_met(fact)
         return findings
 
     def trace(self, facts: Mapping[str, Any]) -> str:
-        """One step for each thing to decide, in the order told; one step a line."""
+        """One step for each element in dispute, in the order of `required`; one step a line."""
         case = _read_case(facts)
         steps = []
-        for name in self._to_decide(case):
+        for name in self._disputed(case):
             element, fact = self._element(name), case.own.get(name)
             if fact is None:
                 steps.append(f"no word on {element.noun}, so {element.noun} is open.")
@@ -326,7 +316,7 @@ class ElementFamily(ABC):
     # ── facts as records ─────────────────────────────────────────────────────────────────────────
 
     def _as_dict(self, case: Case) -> dict[str, Any]:
-        findings, decided = self._findings(case), self._to_decide(case)
+        findings, decided = self._findings(case), self._disputed(case)
         return {
             "family": self.name,
             "level": case.level,
@@ -336,13 +326,14 @@ class ElementFamily(ABC):
             "answer_type": self.answer_type,
             "asked": case.asked,
             "told": [list(item) for item in case.told],
+            "nothing_else": case.nothing_else,
             **{name: findings[name] for name in sorted(findings) if name in decided},
         }
 
     def pattern(self, facts: Mapping[str, Any]) -> str:
         """What is told of the party asked about, sorted; names and other parties are left out."""
         own = _read_case(facts).own.items()
-        return f"{self.name} {sorted(item for item in own if item[0] != REST.name and item[1])}"
+        return f"{self.name} {sorted(item for item in own if item[1])}"
 
     def parse(self, text: str) -> dict[str, Any]:
         """Read a question in the family's words."""
@@ -351,29 +342,40 @@ class ElementFamily(ABC):
         if not found:
             raise self._unreadable(body)
         told: list[Told] = []
-        distracted = False
+        nothing_else = distracted = False
         for sentence in re.split(r"(?<=\.)\s+", body[: found.start()].strip()):
-            fact = self._read_told(sentence, found["who"])
+            fact = self._read_told(sentence)
             if fact:
                 told.append(fact)
+            elif sentence == NOTHING_ELSE:
+                nothing_else = True
             elif any(_as_pattern(known).fullmatch(sentence) for known in self.background):
                 distracted = True
             else:
                 raise self._unreadable(sentence)
         others = any(who != found["who"] for who, _, _ in told)
-        count = sum(element != REST.name for _, element, _ in told)
-        plain = next((level for level in (1, 2, 3) if self.told_count(level) == count), 3)
+        plain = next((level for level in (1, 2, 3) if self.told_count(level) == len(told)), 3)
         level = _BOUND if others else _DISTRACTED if distracted else plain
-        return self._as_dict(Case(level, found["who"], tuple(told)))
+        case = Case(level, found["who"], tuple(told), nothing_else)
+        if len({(who, element) for who, element, _ in told}) < len(told):
+            raise DataError(
+                f"The {self.name} question tells the same of one person twice. Leave one of them."
+            )
+        if not self._disputed(case):
+            raise DataError(
+                f"The {self.name} question tells nothing of {case.asked}, whom it asks about. Add "
+                "a fact."
+            )
+        return self._as_dict(case)
 
-    def _read_told(self, sentence: str, asked: str) -> Told | None:
-        for element in (*self.elements, REST):
+    def _read_told(self, sentence: str) -> Told | None:
+        for element in self.elements:
             match = element.telling.fullmatch(sentence)
             if match and match["whose"]:
                 return match["whose"], element.name, None
             fact = match and element.recognise(normalise(match["fact"]))
             if match and fact:
-                return match.groupdict().get("who", asked), element.name, fact
+                return match["who"], element.name, fact
         return None
 
     def _unreadable(self, text: str) -> DataError:
@@ -384,7 +386,7 @@ class ElementFamily(ABC):
         )
 
     def _element(self, name: str) -> Element:
-        return next(element for element in (*self.elements, REST) if element.name == name)
+        return next(element for element in self.elements if element.name == name)
 
     # ── steps ────────────────────────────────────────────────────────────────────────────────────
 
@@ -410,7 +412,7 @@ class ElementFamily(ABC):
             unfounded = StepVerdict("not checkable", reason=f"{evidence!r} is no fact of this kind")
             return bare if bare.status == "false" else unfounded
         name, fact = cited
-        if name not in self._to_decide(case):
+        if name not in self._disputed(case):
             return StepVerdict("false", name, f"{evidence!r} is told nowhere")
         if case.own.get(name) != fact:
             return StepVerdict("false", name, f"{evidence!r} is not what is told")
@@ -424,17 +426,17 @@ class ElementFamily(ABC):
         if found is None:
             return StepVerdict("not checkable", reason="it states no finding of the rule")
         name, value = found
-        actual = {**self._findings(case), REST.name: case.has_rest}[name]
+        actual = self._findings(case)[name]
         if actual != value:
             return StepVerdict("false", name, "the facts told amount to something else")
-        if name not in self._to_decide(case):
+        if name not in self._disputed(case):
             return StepVerdict("not checkable", reason="it is not in dispute")
         return StepVerdict("true", name)
 
     def _read_evidence(self, case: Case, words: str) -> tuple[str, str | None] | None:
         """(element, fact) that the words tell, the name of the party or a pronoun before them."""
         opened = self._without_subject(case, words)
-        for element in (*self.elements, REST):
+        for element in self.elements:
             if element.noun and words in (
                 f"no word on {element.noun}",
                 element.silence(case.asked),
@@ -452,7 +454,7 @@ class ElementFamily(ABC):
     def _read_finding(self, case: Case, words: str) -> tuple[str, bool | None] | None:
         """(element, met) that the words state."""
         for candidate in (words, self._without_subject(case, words)):
-            for element in (*self.elements, REST):
+            for element in self.elements:
                 if candidate in element.findings:
                     return element.name, element.findings[candidate]
                 denied = element.findings.get(candidate.removeprefix("not "))
@@ -487,15 +489,7 @@ _POSSESSIVES = ("its", "his", "her", "their")
 
 def _read_case(facts: Mapping[str, Any]) -> Case:
     told = tuple((str(who), str(element), fact) for who, element, fact in facts["told"])
-    return Case(int(facts["level"]), str(facts["asked"]), told)
-
-
-def _insert(rng: random.Random, facts: dict[str, str | None], name: str, fact: str) -> None:
-    """Enter a fact at a random place in the order."""
-    items = list(facts.items())
-    items.insert(rng.randint(0, len(items)), (name, fact))
-    facts.clear()
-    facts.update(items)
+    return Case(int(facts["level"]), str(facts["asked"]), told, bool(facts["nothing_else"]))
 
 
 def _as_pattern(template: str) -> re.Pattern[str]:

@@ -40,7 +40,7 @@ class IssueSpotting(ElementFamily):
         "none",
     )
     answer_type = "multilabel"
-    shares_rest = False
+    can_concede = False
     elements = (
         _tort(
             "battery",
