@@ -33,6 +33,7 @@ LAYERS = (
         "training.batching",
         "training.checkpoints",
         "training.console",
+        "training.credit",
         "training.devices",
         "training.metrics",
         "training.optimization",
@@ -50,6 +51,7 @@ LAYERS = (
     ("training.embedded", "training.grpo_trainer", "training.warm_start"),
     ("reasoning_trace",),
     ("quickstart",),
+    ("cli_tasks",),
     ("cli", "__main__"),
 )
 """From the ground up. A room may import its own layer and those before it; a name stands for the
@@ -180,6 +182,7 @@ LIGHT = GROUND_FLOOR + [
     in {
         "judicaita",
         "judicaita.cli",
+        "judicaita.cli_tasks",
         "judicaita.training",
         "judicaita.training.config",
         "judicaita.training.settings",

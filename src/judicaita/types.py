@@ -85,5 +85,9 @@ class Group:
     """The completions decoded, without special tokens; what rewards and people read."""
     results: tuple[RewardResult, ...] = ()
     advantages: tuple[float, ...] = ()
+    step_returns: tuple[tuple[float, ...], ...] = ()
+    """One number a reasoning step of each completion: what its tokens earn beside the advantage.
+    () unless steps earn credit of their own."""
     has_signal: bool = False
-    """False when the rewards are equal within tolerance: nothing to learn from this group."""
+    """False when the rewards, and the credits of steps, are equal within tolerance: nothing to
+    learn from this group."""

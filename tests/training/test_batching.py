@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 
 from judicaita.errors import ConfigError, DataError
 from judicaita.legal.answers import parse_reasoning
-from judicaita.training.batching import collate, encode_prompts, make_batch, steps_to_end
+from judicaita.training.batching import collate, encode_prompts, make_batch, place_tokens
 from judicaita.training.config import TrainingConfig
 from judicaita.training.policy import Policy
 from judicaita.types import Completion, Group, Sample
@@ -106,6 +107,45 @@ def test_make_batch_by_hand(policy: Policy) -> None:
     ]
 
 
+def test_credits_of_steps_by_hand(policy: Policy) -> None:
+    """Beside γ^k of the advantage each token of a step gets the step's own return."""
+
+    def ids(text: str) -> tuple[int, ...]:
+        return tuple(policy.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    parts = ids("Well.\n"), ids("Step 1: a\n"), ids("Step 2: b\n"), (*ids("Conclusion: No"), EOS)
+    early = ids("Conclusion: No\n"), ids("Step 1: a")  # concludes before its only step
+    texts = "Well.\nStep 1: a\nStep 2: b\nConclusion: No", "Conclusion: No\nStep 1: a", "No"
+    rows = sum(parts, ()), sum(early, ()), ids("No")
+    completions = tuple(Completion(row, (-1.0,) * len(row), "stop", 0) for row in rows)
+    group = Group(
+        Sample(prompt="?", reference="No"),
+        (2,),
+        completions,
+        texts,
+        advantages=(1.0, -2.0, 4.0),
+        step_returns=((0.75, -0.5), (8.0,), ()),
+    )
+    plain = replace(group, step_returns=())
+    batch = make_batch([group, plain], policy, gamma=0.5)
+    found = [
+        row[mask].tolist() for row, mask in zip(batch.advantages_B_T, batch.mask_B_T, strict=True)
+    ]
+
+    def spread(*values: tuple[float, tuple[int, ...]]) -> list[float]:
+        return [value for value, tokens in values for _ in tokens]
+
+    preamble, first, second, last = parts
+    assert found == [
+        spread((0.25 + 0.75, preamble + first), (0.5 - 0.5, second), (1.0, last)),
+        spread((-1.0, early[0]), (-2.0 + 8.0, early[1])),
+        spread((4.0, rows[2])),
+        spread((0.25, preamble + first), (0.5, second), (1.0, last)),
+        spread((-1.0, early[0]), (-2.0, early[1])),
+        spread((4.0, rows[2])),
+    ]
+
+
 # ── prompts that are too long ────────────────────────────────────────────────────────────────────
 
 
@@ -170,7 +210,7 @@ class Words:
         """Steps to the end of each token of the text and its EOS; checks the tokens first."""
         ids = [*self.policy.tokenizer(text)["input_ids"], 0]
         assert [self.policy.tokenizer.decode([index]) for index in ids[:-1]] == tokens
-        return steps_to_end(text, ids, self.policy)
+        return place_tokens(text, ids, self.policy).steps_to_end
 
 
 # Text, its tokens, and for each of them and the EOS the number of steps that begin after its own.
@@ -234,7 +274,7 @@ def test_characters_of_several_bytes(policy: Policy, segments: list[str]) -> Non
         # A line's end belongs to the step that it ends.
         own = 1 if segment.startswith("\n") else 0
         expected += [after + 1] * own + [after] * (len(piece) - own)
-    assert steps_to_end(text, ids, policy) == expected
+    assert place_tokens(text, ids, policy).steps_to_end == expected
 
 
 PARTS = st.sampled_from(
@@ -272,4 +312,4 @@ def test_any_tokens(policy: Policy, parts: list[Any], ending: list[int]) -> None
         for offset in parse_reasoning(text).boundaries
     ]
     expected = [sum(start > place for start in starts[1:]) for place in range(len(ids))]
-    assert steps_to_end(text, ids, policy) == expected
+    assert place_tokens(text, ids, policy).steps_to_end == expected

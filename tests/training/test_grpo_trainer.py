@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 
 from judicaita.errors import ConfigError, DataError, RewardError
+from judicaita.legal.answers import parse_reasoning
+from judicaita.legal.tasks import generate
 from judicaita.training.checkpoints import read_card
 from judicaita.training.config import TrainingConfig
 from judicaita.training.data_curation import read_samples, write_samples
@@ -371,6 +373,74 @@ def test_the_facts_of_a_sample_reach_the_reward(configure: Configure) -> None:
         "sample_id": sample.id,
         "reference": "Yes",
     }
+
+
+class Recited:
+    """A rollout engine that writes given texts, the same ones to every prompt, and ends them."""
+
+    def __init__(self, policy: Policy, answers: dict[tuple[int, ...], list[str]]) -> None:
+        self.policy, self.answers = policy, answers
+
+    def generate(
+        self, prompts: Sequence[tuple[int, ...]], n: int, sampling: SamplingParams
+    ) -> list[tuple[Completion, ...]]:
+        return [tuple(map(self._completion, self.answers[prompt][:n])) for prompt in prompts]
+
+    def _completion(self, text: str) -> Completion:
+        ids = (*self.policy.tokenizer(text, add_special_tokens=False)["input_ids"], EOS)
+        return Completion(ids, (-1.0,) * len(ids), "stop", 0)
+
+    def sync(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+PER_STEP: dict[str, Any] = {
+    "step_mode": "per_step",
+    "step_weight": 0.5,
+    "verbosity_weight": 0.0,
+    "num_rollouts": 2,
+    "grpo_gamma": 0.5,
+    "max_steps": 1,
+    "model_max_length": 200,
+    "generation_max_length": 50,
+}
+
+
+def test_steps_earn_credit_of_their_own(configure: Configure) -> None:
+    """Two right answers of the same form, of which one opens with a step beside the point: the
+    rewards are equal, and what is learned is the difference."""
+    samples = generate("hearsay", 3, split="train", seed=0, levels=[2])
+    trainer = GRPOTrainer(configure(**PER_STEP), samples, samples[:1], show_progress=False)
+    trainer.initialize()
+    answers = {}
+    for sample, ids in trainer.sampler.items:
+        steps = sample.trace.splitlines()
+        answers[ids] = [sample.trace, "\n".join(["Step 1: it rained.", *steps[1:]])]
+    trainer.engine = Recited(trainer.policy, answers)
+    before = weights(trainer)
+    trainer.train()
+    for row in rollouts_of(trainer):
+        assert (row["advantage"], row["why"]) == (0.0, "entered")
+        count = len(parse_reasoning(row["completion"]).steps)
+        credits = [1.0] * (2 * count - 1) + [0.0]
+        hit, miss = (
+            (credit - statistics.fmean(credits)) / (statistics.stdev(credits) + 1e-4)
+            for credit in (1.0, 0.0)
+        )
+        earned = [miss if "it rained" in row["completion"] else hit, *[hit] * (count - 1)]
+        # Steps weigh 0.5 / 0.8; a step earns a half of the next one, a quarter of that after it …
+        expected = [
+            0.625 * sum(0.5 ** (i - j) * earned[i] for i in range(j, count)) for j in range(count)
+        ]
+        assert row["step_returns"] == pytest.approx(expected, abs=1e-12)
+    assert steps_of(trainer)[0]["zero_signal_share"] == 0
+    assert not same(weights(trainer), before)
+
+
+def test_credit_of_steps_needs_a_reward_that_checks_them(configure: Configure) -> None:
+    with pytest.raises(ConfigError, match="step_mode=per_step, but that of the reward"):
+        trainer_of(configure(**PER_STEP), share_of_low_bytes)
 
 
 # ── learning ─────────────────────────────────────────────────────────────────────────────────────

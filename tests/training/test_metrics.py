@@ -67,6 +67,7 @@ def taught() -> Group:
             composite(0.25, format=0.5, outcome=0.0, verbosity=None),
         ),
         advantages=(0.75, -0.75),
+        step_returns=((), (0.5,)),
         has_signal=True,
     )
 
@@ -79,6 +80,7 @@ def flat(taught: Group) -> Group:
         sample=Sample(({"role": "user", "content": "Say „ja“."},), ""),
         completions=(completion(4), completion(4)),
         results=(composite(0.5, format=0.5, outcome=None),) * 2,
+        step_returns=(),
         advantages=(),
         has_signal=False,
     )
@@ -211,6 +213,7 @@ def test_rollouts_come_back_as_written(tmp_path: Path, taught: Group, flat: Grou
     path = write_rollouts(folder, 12, [taught, flat], reasons, parts=PARTS)
     assert path == folder / "step-000012.parquet"
     first, second, third, _ = read_rollouts(folder)
+    assert (second["step_returns"], third["step_returns"]) == ([0.5], None)
     assert json.loads(first.pop("reward_details")) == taught.results[0].details
     assert first == {
         "step": 12,
@@ -231,6 +234,7 @@ def test_rollouts_come_back_as_written(tmp_path: Path, taught: Group, flat: Grou
         "reward.outcome": 1.0,
         "reward.verbosity": None,
         "advantage": 0.75,
+        "step_returns": [],
         "entered_loss": True,
         "why": "entered",
     }

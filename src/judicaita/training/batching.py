@@ -116,15 +116,12 @@ def make_batch(groups: Sequence[Group], policy: Policy, gamma: float) -> Batch:
     device = policy.placement.device
     tokens = collate(rows, policy.pad_id, device)
     width = tokens.completion_ids_B_T.shape[1]
-    steps_to_end_B_T = _padded(
-        (
-            steps_to_end(text, completion.token_ids, policy)
-            for group in groups
-            for completion, text in zip(group.completions, group.texts, strict=True)
-        ),
-        width,
-        torch.float64,
-    )
+    places = [
+        place_tokens(text, completion.token_ids, policy)
+        for group in groups
+        for completion, text in zip(group.completions, group.texts, strict=True)
+    ]
+    steps_to_end_B_T = _padded((place.steps_to_end for place in places), width, torch.float64)
     advantages_B = torch.tensor(
         [advantage for group in groups for advantage in group.advantages], dtype=torch.float64
     )
@@ -133,7 +130,13 @@ def make_batch(groups: Sequence[Group], policy: Policy, gamma: float) -> Batch:
         width,
         torch.float32,
     )
-    advantages_B_T = discount_per_step(advantages_B, steps_to_end_B_T, gamma)
+    returns = [own for group in groups for own in group.step_returns or ((),) * len(group.texts)]
+    returns_B_T = _padded(
+        (place.earning(own) for place, own in zip(places, returns, strict=True)),
+        width,
+        torch.float64,
+    )
+    advantages_B_T = discount_per_step(advantages_B, steps_to_end_B_T, gamma) + returns_B_T
     return Batch(
         **vars(tokens),
         advantages_B_T=advantages_B_T.float().to(device),
@@ -141,17 +144,38 @@ def make_batch(groups: Sequence[Group], policy: Policy, gamma: float) -> Batch:
     )
 
 
-def steps_to_end(text: str, token_ids: Sequence[int], policy: Policy) -> list[int]:
-    """For each token, how many reasoning steps begin after its own one.
+@dataclass(frozen=True)
+class TokenPlaces:
+    """Where each token of a completion stands among its reasoning steps."""
+
+    steps_to_end: list[int]
+    """How many steps begin after the token's own one, the conclusion counted as one."""
+    step: list[int | None]
+    """Which step the token belongs to, from 0; None for the conclusion's."""
+
+    def earning(self, returns: Sequence[float]) -> list[float]:
+        """For each token its step's return, 0 for the conclusion; all 0 where there are none."""
+        return [0.0 if step is None or not returns else returns[step] for step in self.step]
+
+
+def place_tokens(text: str, token_ids: Sequence[int], policy: Policy) -> TokenPlaces:
+    """Find the reasoning steps of a completion in its tokens.
 
     A token belongs to the step in whose text it ends; what precedes the first marker belongs to the
-    first step. The tokens of "Conclusion: …" have 0 after them.
+    first step. The tokens of "Conclusion: …" have no step after them.
     """
-    boundaries = parse_reasoning(text).boundaries
+    reasoning = parse_reasoning(text)
+    boundaries = reasoning.boundaries
+    ordinals = {step.start: number for number, step in enumerate(reasoning.steps)}
+    owners = [ordinals.get(start) for start in boundaries] or [None]
     first_tokens = [policy.token_at(token_ids, offset) for offset in boundaries[1:]]
-    return [
-        sum(1 for first in first_tokens if first > position) for position in range(len(token_ids))
+    segments = [
+        sum(1 for first in first_tokens if first <= position) for position in range(len(token_ids))
     ]
+    return TokenPlaces(
+        [len(first_tokens) - segment for segment in segments],
+        [owners[segment] for segment in segments],
+    )
 
 
 def _padded(rows: Iterable[Sequence[float]], width: int, dtype: torch.dtype) -> Tensor:

@@ -15,14 +15,12 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from judicaita.errors import CheckpointError, ConfigError, RewardError
 from judicaita.training import checkpoints
-from judicaita.training.algorithms.advantages import group_advantages, has_signal
 from judicaita.training.batching import Batch, Item, encode_prompts, make_batch
 from judicaita.training.config import TrainingConfig
 from judicaita.training.console import TrainingConsole
+from judicaita.training.credit import refuse_other_step_mode, weigh_group
 from judicaita.training.data_curation import (
     split_samples,
     subsample,
@@ -109,6 +107,7 @@ class GRPOTrainer:
     ) -> None:
         self.config = config
         self.reward = self._choose_reward(reward_fn)
+        refuse_other_step_mode(config, self.reward)
         # One that was handed over may count its calls or hold answers to come: it is not tried out.
         self.reward_is_configured = reward_fn is None
         self.train_samples, self.eval_samples = self._divide(train_dataset, eval_dataset)
@@ -349,23 +348,8 @@ class GRPOTrainer:
         return scored
 
     def _advantages(self, groups: Sequence[Group]) -> list[Group]:
-        """How much better each completion was than its group, over tau."""
-        weighed = []
-        for group in groups:
-            scores = [result.score for result in group.results if result.score is not None]
-            if not scores:
-                weighed.append(replace(group, advantages=(0.0,) * len(group.completions)))
-                continue
-            rewards_1_G = torch.tensor([scores], dtype=torch.float64)
-            advantages_1_G = group_advantages(rewards_1_G, self.config.grpo_tau)
-            weighed.append(
-                replace(
-                    group,
-                    advantages=tuple(advantages_1_G[0].tolist()),
-                    has_signal=bool(has_signal(rewards_1_G)[0]),
-                )
-            )
-        return weighed
+        """How much better each completion was than its group, over tau; so with its steps."""
+        return [weigh_group(group, self.config) for group in groups]
 
     def _why(self, group: Group) -> str:
         """Why a group enters the loss, or not. With a KL penalty even equal rewards do."""

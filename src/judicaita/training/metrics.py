@@ -158,7 +158,8 @@ def write_rollouts(
     Columns: step, sample_id, task, source, license, prompt (text, or JSON of the messages),
     reference, prompt_tokens, completion, token_ids, logprobs (nats), finish_reason, policy_version,
     reward, one ``reward.<part>`` each (null: abstained), reward_details (JSON), advantage,
-    entered_loss, why. The columns are the same at every step of a run.
+    step_returns (one a reasoning step; null unless steps earn credit of their own), entered_loss,
+    why. The columns are the same at every step of a run.
 
     Args:
         folder: The run's rollout folder; made if absent.
@@ -192,6 +193,7 @@ def write_rollouts(
             *((f"reward.{part}", pa.float64()) for part in parts),
             ("reward_details", pa.string()),
             ("advantage", pa.float64()),
+            ("step_returns", pa.list_(pa.float64())),
             ("entered_loss", pa.bool_()),
             ("why", pa.string()),
         ]
@@ -210,9 +212,10 @@ def _rollout_rows(
     count = len(group.completions)
     reasons = [reason] * count if isinstance(reason, str) else reason
     advantages = group.advantages or (None,) * count
+    returns = group.step_returns or (None,) * count
     sample = group.sample
-    for completion, text, result, advantage, why in zip(
-        group.completions, group.texts, group.results, advantages, reasons, strict=True
+    for completion, text, result, advantage, own, why in zip(
+        group.completions, group.texts, group.results, advantages, returns, reasons, strict=True
     ):
         scores = reward_parts(result)
         yield {
@@ -233,6 +236,7 @@ def _rollout_rows(
             **{f"reward.{part}": scores.get(part) for part in parts},
             "reward_details": _strict_json(result.details),
             "advantage": advantage,
+            "step_returns": own,
             "entered_loss": why == ENTERED,
             "why": why,
         }

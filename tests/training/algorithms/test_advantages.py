@@ -12,6 +12,8 @@ from judicaita.training.algorithms.advantages import (
     discount_per_step,
     group_advantages,
     has_signal,
+    step_advantages,
+    step_returns,
 )
 
 PLENTY = settings(max_examples=60, deadline=None)
@@ -112,3 +114,61 @@ def test_discount_counts_reasoning_steps() -> None:
 def test_gamma_one_leaves_the_advantage_alone() -> None:
     steps = torch.tensor([[5, 1, 0]])
     assert discount_per_step(torch.tensor([1.5]), steps, 1.0).tolist() == [[1.5, 1.5, 1.5]]
+
+
+# ── steps ────────────────────────────────────────────────────────────────────────────────────────
+
+HIT, MISS = 0.25 / (0.5 + 1e-4), -0.75 / (0.5 + 1e-4)
+"""Z-scores of credits 1, 0, 1, 1: mean 3/4, squares (3 · 1/16 + 9/16) / 3 = 1/4, σ 1/2."""
+
+
+def double(rows: list[list[float]]) -> torch.Tensor:
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+def test_steps_are_compared_over_the_whole_group_by_hand() -> None:
+    """Three steps and one: what fills the second row up plays no part, whatever it holds."""
+    credits_G_S = double([[1, 0, 1], [1, 7, -7]])
+    mask_G_S = torch.tensor([[True, True, True], [True, False, False]])
+    found = step_advantages(credits_G_S, mask_G_S, tau=1.0)
+    assert found.tolist() == [
+        pytest.approx([HIT, MISS, HIT], abs=1e-12),
+        pytest.approx([HIT, 0, 0], abs=1e-12),
+    ]
+    sharper = step_advantages(credits_G_S, mask_G_S, tau=0.1)
+    assert sharper.tolist() == [pytest.approx([10 * x for x in row]) for row in found.tolist()]
+
+
+@pytest.mark.parametrize(
+    ("credits", "steps"),
+    [([[1, 1], [1, 1]], 4), ([[0, 0], [0, 0]], 3), ([[1, 0], [0, 0]], 1), ([[0, 0], [0, 0]], 0)],
+    ids=["all true", "all false", "one step", "no step"],
+)
+def test_steps_that_do_not_differ_earn_nothing(credits: list[list[float]], steps: int) -> None:
+    mask_G_S = (torch.arange(4) < steps).reshape(2, 2)
+    assert step_advantages(double(credits), mask_G_S, 0.1).tolist() == [[0, 0], [0, 0]]
+
+
+def test_returns_by_hand() -> None:
+    """From the end: 2; −4 + ½ · 2; 1 + ½ · −3. A single step is its own; no step is nothing."""
+    found = step_returns(double([[1, -4, 2], [3, 0, 0]]), gamma=0.5)
+    assert found.tolist() == [[-0.5, -3, 2], [3, 0, 0]]
+    assert step_returns(double([[1, -4, 2]]), gamma=1.0).tolist() == [[-1, -2, 2]]
+    assert step_returns(torch.zeros(2, 0), gamma=0.5).shape == (2, 0)
+
+
+@PLENTY
+@given(
+    rows=st.lists(st.lists(st.integers(0, 1), max_size=5), min_size=2, max_size=4),
+    gamma=st.floats(0.1, 1),
+)
+def test_returns_are_the_discounted_sums(rows: list[list[int]], gamma: float) -> None:
+    width = max(map(len, rows))
+    mask_G_S = torch.tensor([[n < len(row) for n in range(width)] for row in rows]).bool()
+    padded = double([[*row, *[0] * (width - len(row))] for row in rows])
+    values = step_advantages(padded, mask_G_S.reshape(len(rows), width), 1.0)
+    assert float(values.sum()) == pytest.approx(0, abs=1e-9)
+    for row, found in zip(values.tolist(), step_returns(values, gamma).tolist(), strict=True):
+        for j, value in enumerate(found):
+            expected = sum(gamma ** (i - j) * row[i] for i in range(j, width))
+            assert value == pytest.approx(expected, abs=1e-9)
