@@ -16,6 +16,7 @@ from typing import Any, TypeVar, get_args, get_origin
 
 import click
 
+from judicaita.cli_tasks import tasks
 from judicaita.errors import JudicaitaError
 from judicaita.training.config import RunConfig, SFTConfig, TrainingConfig
 from judicaita.training.settings import (
@@ -30,6 +31,9 @@ ConfigT = TypeVar("ConfigT", bound=RunConfig)
 Command = Callable[..., None]
 
 _DEVICES = get_args(RunConfig.model_fields["device"].annotation)
+
+_PER_FAMILY = ("accuracy", "true", "sound", "coverage", "right_with_false_step")
+"""Figures that `evaluate-model` shows of each generated family."""
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells count it: 128 + SIGINT."""
@@ -69,6 +73,9 @@ def app() -> None:
     Start with `judicaita quickstart`: it needs no download and no GPU. What the models write is no
     legal advice.
     """
+
+
+app.add_command(tasks)
 
 
 def config_options(config_class: type[RunConfig]) -> Callable[[Command], Command]:
@@ -186,9 +193,9 @@ def _checkpoint(given: Path | None) -> Path:
 @app.command("evaluate-model")
 @click.argument("checkpoint", type=click.Path(path_type=Path), required=False)
 @click.option(
-    "--dataset", help="A family, a LegalBench folder or a file; default: the held-out split."
+    "--dataset", help="Families, a LegalBench folder or a file; default: the held-out split."
 )
-@click.option("--tasks", default="", help="Tasks of a LegalBench folder, comma-separated.")
+@click.option("--tasks", default="", help="Tasks of a folder or levels, comma-separated.")
 @click.option("--max-samples", type=click.IntRange(min=1), help="Evaluate at most so many samples.")
 @click.option("--reward", help="module:function or file.py:function; the composite if left out.")
 @click.option(
@@ -249,7 +256,14 @@ def evaluate_model(
         )
     title = f"{path}: {len(report.records)} samples"
     # The figures are the command's result, so they go to stdout; progress goes to stderr.
-    TrainingConsole(0, console=Console()).print_metrics(title, report.metrics)
+    console = TrainingConsole(0, console=Console())
+    console.print_metrics(title, report.metrics)
+    if len(report.by_family) > 1:
+        columns = {
+            name: {family: figures[name] for family, figures in report.by_family.items()}
+            for name in _PER_FAMILY
+        }
+        console.print_comparison("per family", columns, list(report.by_family))
     if output:
         click.echo(f"Written to {output}")
 

@@ -67,13 +67,14 @@ def test_by_task_and_records():
 
 
 QUESTION = (
-    "Ava spoke at lunch. Ava is the other side. Nothing else is disputed. "
-    "Does the hearsay rule bar Ava's words?"
+    "Ava spoke at lunch. Ava is the other side. Ava's words go to prove the debt. "
+    "Ava told it weeks later. Does the hearsay rule bar Ava's words?"
 )
 HEARSAY = Sample(QUESTION, "No", task="hearsay_2", facts=get_family("hearsay").parse(QUESTION))
 SOUND = (
     "Step 1: at lunch, so out of court.\nStep 2: the other side, so an opponent.\n"
-    "Step 3: nothing else is disputed, so the rest stands.\nConclusion: No"
+    "Step 3: to prove the debt, so for its truth.\nStep 4: weeks later, so no exception.\n"
+    "Conclusion: No"
 )
 
 
@@ -81,7 +82,7 @@ class TestSteps:
     samples = (*(replace(HEARSAY, task=f"hearsay_{n}") for n in (2, 2, 2, 3)), SAMPLES[0])
     texts = (
         SOUND,
-        # Right with one false step of two: a third is covered.
+        # Right with one false step of two: a quarter is covered.
         "Step 1: at lunch, so out of court.\nStep 2: the rival's agent, so an opponent.\n"
         "Conclusion: No",
         "Conclusion: No",
@@ -98,7 +99,7 @@ class TestSteps:
         assert metrics["accuracy"] == 3 / 5  # the last answers No where Yes is right
         assert metrics["true"] == 2 / 4
         assert metrics["sound"] == 1 / 4
-        assert metrics["coverage"] == pytest.approx((1 + 1 / 3 + 0 + 1) / 4)
+        assert metrics["coverage"] == pytest.approx((1 + 1 / 4 + 0 + 1) / 4)
         assert metrics["right_with_false_step"] == 1 / 4
 
     def test_per_task_and_family(self):
@@ -129,8 +130,8 @@ class TestSteps:
         harness = EvaluationHarness(gated, text_overlap=False)
         metrics = harness.score(self.samples, self.texts, (30,) * 5, ("stop",) * 5).metrics
         assert metrics["accuracy"] == metrics["reward/outcome"] == 3 / 5
-        # Halves of steps and outcome: 1; a third of the steps; nothing; all steps; a plain 0.
-        assert metrics["reward"] == pytest.approx((1 + 1 / 6 + 0 + 1 / 2 + 0) / 5)
+        # Halves of steps and outcome: 1; a quarter of the steps; nothing; all steps; a plain 0.
+        assert metrics["reward"] == pytest.approx((1 + 1 / 8 + 0 + 1 / 2 + 0) / 5)
 
 
 @pytest.mark.parametrize(

@@ -17,14 +17,15 @@ from judicaita.training.rewards import (
 from judicaita.types import Sample
 
 QUESTION = (
-    "Ava spoke at lunch. Ava is the other side. Nothing else is disputed. "
-    "Does the hearsay rule bar Ava's words?"
+    "Ava spoke at lunch. Ava is the other side. Ava's words go to prove the debt. "
+    "Ava told it weeks later. Does the hearsay rule bar Ava's words?"
 )
-FACTS = get_family("hearsay").parse(QUESTION)  # three points to decide; the answer is No
+FACTS = get_family("hearsay").parse(QUESTION)  # four points to decide; the answer is No
 FIRST = "Step 1: at lunch, so out of court."
 SOUND = (
     f"{FIRST}\nStep 2: the other side, so an opponent.\n"
-    "Step 3: nothing else is disputed, so the rest stands.\nConclusion: No"
+    "Step 3: to prove the debt, so for its truth.\nStep 4: weeks later, so no exception.\n"
+    "Conclusion: No"
 )
 RIGHT_BY_A_FALSE_STEP = f"{FIRST}\nStep 2: the other side, so no opponent.\nConclusion: No"
 
@@ -42,12 +43,16 @@ class TestStepReward:
     @pytest.mark.parametrize(
         ("response", "score", "credits"),
         [
-            (SOUND, 1.0, [1, 1, 1]),
-            # One of three points; then two, and one of them falsely.
-            (f"{FIRST}\nConclusion: No", 1 / 3, [1]),
-            (RIGHT_BY_A_FALSE_STEP, 1 / 3, [1, 0]),
-            # The same again and something beside the point: one true step of four written.
-            (f"{FIRST} Step 2: At lunch, so out of court. Step 3: Hm. Step 4: So.", 1 / 4, None),
+            (SOUND, 1.0, [1, 1, 1, 1]),
+            # One of four points; then two, and one of them falsely.
+            (f"{FIRST}\nConclusion: No", 1 / 4, [1]),
+            (RIGHT_BY_A_FALSE_STEP, 1 / 4, [1, 0]),
+            # The same again and something beside the point: one true step of five written.
+            (
+                f"{FIRST} Step 2: At lunch, so out of court. Step 3: Hm. Step 4: So. Step 5: So.",
+                1 / 5,
+                [1, 0, 0, 0, 0],
+            ),
             ("Conclusion: No", 0.0, []),
             ("", 0.0, []),
         ],
@@ -55,7 +60,7 @@ class TestStepReward:
     def test_by_hand(self, response, score, credits):
         result = steps(response)
         assert result.score == pytest.approx(score)
-        assert result.details["credits"] == ([1, 0, 0, 0] if credits is None else credits)
+        assert result.details["credits"] == credits
 
     def test_details(self):
         details = steps(SOUND).details
@@ -65,12 +70,12 @@ class TestStepReward:
         wrong = steps(RIGHT_BY_A_FALSE_STEP).details
         holds = {"is_true": False, "is_sound": False, "has_false_step": True}
         assert {name: wrong[name] for name in holds} == holds
-        assert wrong["coverage"] == pytest.approx(1 / 3)
+        assert wrong["coverage"] == 1 / 4
         assert [verdict["status"] for verdict in wrong["verdicts"]] == ["true", "false"]
 
     def test_steps_that_a_sound_answer_has_at_least(self):
-        assert StepReward(min_steps=3).compute("", SOUND, **FACTS).details["is_sound"]
-        assert not StepReward(min_steps=4).compute("", SOUND, **FACTS).details["is_sound"]
+        assert StepReward(min_steps=4).compute("", SOUND, **FACTS).details["is_sound"]
+        assert not StepReward(min_steps=5).compute("", SOUND, **FACTS).details["is_sound"]
 
     @pytest.mark.parametrize(
         "columns",
@@ -81,7 +86,8 @@ class TestStepReward:
 
     @pytest.mark.parametrize("name", FAMILIES)
     def test_every_familys_worked_solutions_score_1(self, name):
-        for sample in generate(name, 50, split="train", seed=1):
+        hard = FAMILIES[name].hard_levels
+        for sample in generate(name, 50, split="train", seed=1, levels=hard):
             result = StepReward().compute("", sample.trace, **columns_of(sample, 9, "stop"))
             assert result.score == 1
             assert result.details["is_sound"]
@@ -102,17 +108,17 @@ class TestInTheComposite:
 
     def test_additive(self):
         assert composite(SOUND).score == 1
-        # Format 1, outcome 1, a third of the steps: 0.2 + 0.4 + 0.4 / 3.
+        # Format 1, outcome 1, a quarter of the steps: 0.2 + 0.4 + 0.4 / 4.
         result = composite(RIGHT_BY_A_FALSE_STEP)
-        assert result.score == pytest.approx(0.6 + 0.4 / 3)
+        assert result.score == pytest.approx(0.7)
         assert result.details["steps"]["weight"] == pytest.approx(0.4)
         assert "gated" not in result.details["outcome"]["details"]
 
     def test_gated(self):
         assert composite(SOUND, "gated").score == 1
-        # The right answer earns nothing: 0.2 + 0.4 / 3; its own score stands.
+        # The right answer earns nothing: 0.2 + 0.4 / 4; its own score stands.
         result = composite(RIGHT_BY_A_FALSE_STEP, "gated")
-        assert result.score == pytest.approx(0.2 + 0.4 / 3)
+        assert result.score == pytest.approx(0.3)
         outcome = result.details["outcome"]
         assert (outcome["score"], outcome["weight"]) == (1.0, pytest.approx(0.4))
         assert outcome["details"] == {
@@ -121,7 +127,7 @@ class TestInTheComposite:
         assert composite(SOUND, "gated").details["outcome"]["details"]["gated"] is False
         # True but incomplete opens the gate; no steps at all do not.
         one_step = f"{FIRST}\nConclusion: No"  # format 0.4 / 2 + 0.4
-        assert composite(one_step, "gated").score == pytest.approx(0.2 * 0.6 + 0.4 + 0.4 / 3)
+        assert composite(one_step, "gated").score == pytest.approx(0.2 * 0.6 + 0.4 + 0.1)
         assert composite("Conclusion: No", "gated").score == pytest.approx(0.2 * 0.4)
 
     def test_per_step(self):
@@ -131,7 +137,7 @@ class TestInTheComposite:
         assert [part["weight"] for part in result.details.values()] == pytest.approx(
             [1 / 3, 2 / 3, 0, 0]
         )
-        assert reward_parts(result)["steps"] == pytest.approx(1 / 3)
+        assert reward_parts(result)["steps"] == 1 / 4
         assert result.details["steps"]["details"]["credits"] == [1, 0]
 
     def test_other_samples_are_scored_without_steps(self):

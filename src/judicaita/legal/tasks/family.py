@@ -51,6 +51,8 @@ class TaskFamily(Protocol):
     """What decides, where, as of when."""
     answers: ClassVar[tuple[str, ...]]
     """The answers, or for several labels the labels, that a question offers."""
+    answer_type: ClassVar[AnswerType]
+    """Whether a question has one of the answers, or lists any of them."""
     levels: ClassVar[tuple[Level, ...]]
     """Easiest first; the last one binds facts to roles."""
     easy_levels: ClassVar[tuple[Level, ...]]
