@@ -443,6 +443,25 @@ def test_credit_of_steps_needs_a_reward_that_checks_them(configure: Configure) -
         trainer_of(configure(**PER_STEP), share_of_low_bytes)
 
 
+@pytest.mark.parametrize("probe", [True, False])
+def test_steps_that_are_never_sampled_are_told(
+    configure: Configure, capsys: pytest.CaptureFixture[str], probe: bool
+) -> None:
+    """The random model writes no step at all."""
+    samples = generate("hearsay", 4, split="train", seed=0, levels=[1])
+    settings = PER_STEP | {"probe_coverage": probe, "generation_max_length": 6}
+    trainer = GRPOTrainer(configure(**settings), samples, samples[:1])
+    trainer.initialize()
+    trainer.train()
+    told = " ".join(capsys.readouterr().err.split())
+    assert ("hearsay: no sampled answer decided anything by a true step (0 of 8)" in told) == probe
+    events = [e for e in read_events(trainer.folder.events) if e["event"] == "coverage"]
+    assert len(events) == probe
+    for event in events:
+        assert (event["step"], event["hearsay"]["answers"]) == (0, 8)
+        assert set(event["hearsay"]["never"]) == event["hearsay"]["points"].keys()
+
+
 # ── learning ─────────────────────────────────────────────────────────────────────────────────────
 
 

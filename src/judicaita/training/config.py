@@ -302,6 +302,10 @@ class TrainingConfig(RunConfig):
     """``additive``: true steps are one part of the reward; ``gated``: and without true steps a
     right answer earns nothing; ``per_step``: each step's tokens learn from that step's own truth,
     and the composite is made of the other parts."""
+    probe_coverage: bool = True
+    """Before the first step of a run that rewards true steps: sample some answers to training
+    questions of generated families, and tell which points of a rule no step of theirs ever decided.
+    No reward can teach what is never sampled."""
     outcome_match: Literal["auto", "exact", "overlap"] = "auto"
     """How a conclusion is compared with the reference: as a label, by its tokens (F1), or by
     whichever suits the reference's length."""

@@ -20,6 +20,7 @@ from judicaita.training import checkpoints
 from judicaita.training.batching import Batch, Item, encode_prompts, make_batch
 from judicaita.training.config import TrainingConfig
 from judicaita.training.console import TrainingConsole
+from judicaita.training.coverage import probe_coverage
 from judicaita.training.credit import refuse_other_step_mode, weigh_group
 from judicaita.training.data_curation import (
     split_samples,
@@ -271,6 +272,8 @@ class GRPOTrainer:
             )
             if self.steps_done == 0:
                 self._evaluate_and_record()
+                if config.probe_coverage and "steps" in self.reward.part_names:
+                    self._probe_and_record()
             evaluation: dict[str, float] = {}
             while self.steps_done < self.total_steps:
                 record = self.step()
@@ -423,6 +426,15 @@ class GRPOTrainer:
             tracker.log({f"eval/{name}": value for name, value in metrics.items()}, self.steps_done)
         self.console.print_metrics(f"held-out samples, after step {self.steps_done}", metrics)
         return metrics
+
+    def _probe_and_record(self) -> None:
+        """Tell which steps are never sampled, so that no reward for them can be earned."""
+        found = probe_coverage(self.policy, self.engine, self.sampler.items, self.config)
+        if not found:
+            return
+        self.events.write("coverage", 0, {each.family: each.as_fields() for each in found})
+        for warning in (text for each in found for text in each.warnings()):
+            self.console.message(warning)
 
     # ── checkpoints ──────────────────────────────────────────────────────────────────────────────
 

@@ -1,0 +1,113 @@
+"""Coverage of sampled steps: which points of a rule does the model ever decide, before training?
+
+A reward for true steps can only raise what is sampled. A point that no sampled answer decides stays
+undecided however long a run is, and nothing in its figures says why; so it is looked for first.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from judicaita.legal.tasks import check_trace, family_of
+from judicaita.training.batching import Item
+from judicaita.training.config import TrainingConfig
+from judicaita.training.policy import Policy
+from judicaita.training.rollouts.base import RolloutEngine, SamplingParams
+
+PROMPTS = 8
+"""Questions that are asked of a task at most."""
+
+BUDGET = 512
+"""Completions in all, about; each task is asked one question at least."""
+
+
+@dataclass(frozen=True)
+class StepCoverage:
+    """What the sampled answers to a family's questions decided by true steps."""
+
+    family: str
+    answers: int
+    asked: Mapping[str, int]
+    """Point → answers to questions that it had to be decided in."""
+    decided: Mapping[str, int]
+    """Point → answers in which a true step decided it."""
+
+    @property
+    def never(self) -> tuple[str, ...]:
+        """The points that no answer decided."""
+        return tuple(point for point in self.asked if not self.decided.get(point))
+
+    def warnings(self) -> Iterator[str]:
+        """A sentence for each point that was never decided; one for all where none ever was."""
+        if len(self.never) == len(self.asked):
+            yield (
+                f"{self.family}: no sampled answer decided anything by a true step (0 of "
+                f"{self.answers}); an unsampled step is never rewarded. Add traces of the family "
+                "to the warm start."
+            )
+            return
+        for point in self.never:
+            yield (
+                f"{self.family}: no sampled answer ever decided {point} (0 of "
+                f"{self.asked[point]}); an unsampled step is never rewarded. Add traces of it to "
+                "the warm start."
+            )
+
+    def as_fields(self) -> dict[str, Any]:
+        """What an event records: per point [decided, asked], and the points never decided."""
+        points = {point: [self.decided.get(point, 0), n] for point, n in self.asked.items()}
+        return {"answers": self.answers, "points": points, "never": list(self.never)}
+
+
+def probe_coverage(
+    policy: Policy, engine: RolloutEngine, items: Sequence[Item], config: TrainingConfig
+) -> tuple[StepCoverage, ...]:
+    """Sample answers to a few questions of every task and check their steps, per family.
+
+    As training samples: ``num_rollouts`` completions of ``batch_size`` questions at a time, at most
+    `PROMPTS` questions of a task and about `BUDGET` completions in all, drawn with ``seed``.
+    Samples of no generated family are left out.
+    """
+    chosen = _choose(items, config)
+    seeds = random.Random(f"{config.seed}/coverage/rollouts")
+    answers: Counter[str] = Counter()
+    asked: dict[str, Counter[str]] = {}
+    decided: dict[str, Counter[str]] = {}
+    for start in range(0, len(chosen), config.batch_size):
+        chunk = chosen[start : start + config.batch_size]
+        sampling = SamplingParams(
+            config.generation_max_length, config.temperature, config.top_p, seeds.getrandbits(63)
+        )
+        completed = engine.generate([ids for _, ids in chunk], config.num_rollouts, sampling)
+        for (sample, _), completions in zip(chunk, completed, strict=True):
+            family = family_of(sample.facts)
+            assert family is not None, "only samples of families are chosen"
+            answers[family.name] += len(completions)
+            for completion in completions:
+                check = check_trace(family, sample.facts, policy.decode(completion.token_ids))
+                asked.setdefault(family.name, Counter()).update(check.required)
+                decided.setdefault(family.name, Counter()).update(check.covered)
+    return tuple(
+        StepCoverage(name, answers[name], dict(asked[name]), dict(decided[name]))
+        for name in sorted(answers)
+    )
+
+
+def _choose(items: Sequence[Item], config: TrainingConfig) -> list[Item]:
+    """A few questions of each task of a generated family, the same for the same seed."""
+    tasks: dict[str, list[Item]] = {}
+    for item in items:
+        if family_of(item[0].facts) is not None:
+            tasks.setdefault(item[0].task, []).append(item)
+    share = BUDGET // (config.num_rollouts * max(1, len(tasks)))
+    count = min(PROMPTS, max(1, share))
+    rng = random.Random(f"{config.seed}/coverage/prompts")
+    return [
+        item
+        for name in sorted(tasks)
+        for item in rng.sample(tasks[name], min(count, len(tasks[name])))
+    ]
