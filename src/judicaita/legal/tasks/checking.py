@@ -63,7 +63,12 @@ class TraceCheck:
 def check_trace(
     family: TaskFamily, facts: Mapping[str, Any], text: str, *, min_steps: int = MIN_STEPS
 ) -> TraceCheck:
-    """Check any text against the facts of an instance and the family's rule."""
+    """Check any text against the facts of an instance and the family's rule.
+
+    A well-formed one has ``min_steps`` steps, or as many as the question has points where these are
+    fewer.
+    """
+    required = family.required(facts)
     verdicts: list[StepVerdict] = []
     decided: dict[str | None, int] = {}
     for number, step in enumerate(parse_reasoning(text).steps, start=1):
@@ -79,7 +84,7 @@ def check_trace(
     )
     return TraceCheck(
         tuple(verdicts),
-        family.required(facts),
-        is_well_formed(text, min_steps),
+        required,
+        is_well_formed(text, min(min_steps, len(required))),
         grade.correct and parse_reasoning(text).conclusion is not None,
     )
