@@ -169,11 +169,42 @@ def test_recorded_fields_are_all_explained(workplace: Path) -> None:
         if row.startswith("| `")
         for name in _names(row.split("|")[1])
     ]
-    assert set(next(iter(report.by_task.values()))) == set(listed[:6])  # "the first four rows"
+    assert set(next(iter(report.by_task.values()))) == set(listed[:11])  # "the first eight rows"
 
     columns = set(pq.read_schema(workplace / "run" / "rollouts" / "step-000001.parquet").names)
     named = {re.sub(r"\.(format|outcome|verbosity)$", ".<part>", name) for name in columns}
     assert named == _table("### Rollouts")
+
+
+def _instances() -> dict[str, tuple[str, str, str]]:
+    """Family → its law, a question and a worked solution, as the guide shows them."""
+    shown = re.findall(
+        r"^#### [^\n]* \(`(\w+)`\)\n\n([^#`]*?)\n\n```text\n([^`]*?)\n\n([^`]*?)\n```$",
+        GUIDE.read_text(encoding="utf-8"),
+        re.M,
+    )
+    return {
+        name: (_one_line(law), _one_line(question), trace) for name, law, question, trace in shown
+    }
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def test_an_instance_of_every_family_is_shown_with_its_law() -> None:
+    from judicaita.legal.tasks import FAMILIES, check_trace
+
+    shown = _instances()
+    assert list(shown) == list(FAMILIES)
+    for name, family in FAMILIES.items():
+        law, question, trace = shown[name]
+        cited = "; ".join(family.law.authorities)
+        assert law == f"{cited} ({family.law.jurisdiction}, as of {family.law.as_of})"
+        facts = family.parse(question)
+        assert trace == family.trace(facts)
+        assert check_trace(family, facts, trace).is_sound
+        assert facts["level"] in family.hard_levels
 
 
 def test_settings_and_variables_exist() -> None:
