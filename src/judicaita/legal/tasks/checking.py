@@ -61,14 +61,16 @@ class TraceCheck:
 
 
 def check_trace(
-    family: TaskFamily, facts: Mapping[str, Any], text: str, *, min_steps: int = MIN_STEPS
+    family: TaskFamily, facts: Mapping[str, Any], text: str, *, min_steps: int | None = None
 ) -> TraceCheck:
     """Check any text against the facts of an instance and the family's rule.
 
-    A well-formed one has ``min_steps`` steps, or as many as the question has points where these are
-    fewer.
+    A well-formed one has ``min_steps`` steps; left out, `MIN_STEPS`, or as many as the question has
+    points where these are fewer.
     """
     required = family.required(facts)
+    if min_steps is None:
+        min_steps = min(MIN_STEPS, len(required))
     verdicts: list[StepVerdict] = []
     decided: dict[str | None, int] = {}
     for number, step in enumerate(parse_reasoning(text).steps, start=1):
@@ -85,6 +87,6 @@ def check_trace(
     return TraceCheck(
         tuple(verdicts),
         required,
-        is_well_formed(text, min(min_steps, len(required))),
+        is_well_formed(text, min_steps),
         grade.correct and parse_reasoning(text).conclusion is not None,
     )
