@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from judicaita.legal.tasks.elements import ElementFamily, Findings, Listed
-from judicaita.legal.tasks.family import Law
+from judicaita.legal.tasks.family import AnswerType, Law
 
 
 class AdversePossession(ElementFamily):
@@ -24,7 +24,7 @@ class AdversePossession(ElementFamily):
     question = "Does {who} own the land?"
     subjects = ("the possession", "the use")
     answers: ClassVar[tuple[str, ...]] = ("Yes", "No", "Insufficient facts")
-    answer_type = "multiclass"
+    answer_type: ClassVar[AnswerType] = "multiclass"
     elements = (
         Listed(
             "twenty_years",

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from judicaita.legal.tasks.elements import ElementFamily, Findings, Listed
-from judicaita.legal.tasks.family import Law
+from judicaita.legal.tasks.family import AnswerType, Law
 
 
 def _tort(name: str, sentence: str, meeting: tuple[str, ...], failing: tuple[str, ...]) -> Listed:
@@ -39,7 +39,7 @@ class IssueSpotting(ElementFamily):
         *("battery", "conversion", "defamation", "negligence", "trespass"),
         "none",
     )
-    answer_type = "multilabel"
+    answer_type: ClassVar[AnswerType] = "multilabel"
     can_concede = False
     elements = (
         _tort(
