@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from judicaita.errors import ConfigError, DataError, RewardError
+from judicaita.errors import ConfigError, DataError, JudicaitaError, RewardError
 from judicaita.legal.answers import parse_reasoning
 from judicaita.legal.tasks import generate
 from judicaita.training.checkpoints import read_card
@@ -256,6 +256,32 @@ def test_a_scored_group_is_shown_every_logging_steps(
     second = [row["sample_id"] for row in rollouts_of(trainer) if row["step"] == 2]
     assert len(samples) == 1
     assert samples[0].split()[1] == second[0]
+
+
+def test_nothing_runs_before_the_model_is_loaded(configure: Configure) -> None:
+    trainer = GRPOTrainer(configure(), ROWS, HELD_OUT, show_progress=False)
+    calls: dict[str, Callable[[], Any]] = {
+        "train": trainer.train,
+        "step": trainer.step,
+        "evaluate": trainer.evaluate,
+        "save_checkpoint": lambda: trainer.save_checkpoint("x"),
+        "load_checkpoint": lambda: trainer.load_checkpoint("x"),
+    }
+    for name, call in calls.items():
+        with pytest.raises(JudicaitaError, match=rf"^{name}\(\) before initialize\(\): no model"):
+            call()
+
+
+def test_steps_may_be_taken_one_at_a_time(configure: Configure) -> None:
+    """What `train` does, evaluations apart; the log is closed in between."""
+    config = configure(max_steps=2)
+    single = trainer_of(config, share_of_low_bytes)
+    for number in (1, 2):
+        assert single.step().step == number
+        assert [event["step"] for event in steps_of(single)] == list(range(1, number + 1))
+    whole = train(configure("whole", max_steps=2), share_of_low_bytes)
+    assert same(weights(single), weights(whole))
+    assert rollouts_of(single) == rollouts_of(whole)
 
 
 # ── what enters the loss ─────────────────────────────────────────────────────────────────────────

@@ -15,8 +15,9 @@ from typing import Any
 from judicaita.legal.tasks import check_trace, family_of
 from judicaita.training.batching import Item
 from judicaita.training.config import TrainingConfig
+from judicaita.training.groups import sample_groups
 from judicaita.training.policy import Policy
-from judicaita.training.rollouts.base import RolloutEngine, SamplingParams
+from judicaita.training.rollouts.base import RolloutEngine
 
 PROMPTS = 8
 """Questions that are asked of a task at most."""
@@ -72,25 +73,19 @@ def probe_coverage(
     `PROMPTS` questions of a task and about `BUDGET` completions in all, drawn with ``seed``.
     Samples of no generated family are left out.
     """
-    chosen = _choose(items, config)
     seeds = random.Random(f"{config.seed}/coverage/rollouts")
     answers: Counter[str] = Counter()
     asked: dict[str, Counter[str]] = {}
     decided: dict[str, Counter[str]] = {}
-    for start in range(0, len(chosen), config.batch_size):
-        chunk = chosen[start : start + config.batch_size]
-        sampling = SamplingParams(
-            config.generation_max_length, config.temperature, config.top_p, seeds.getrandbits(63)
-        )
-        completed = engine.generate([ids for _, ids in chunk], config.num_rollouts, sampling)
-        for (sample, _), completions in zip(chunk, completed, strict=True):
-            family = family_of(sample.facts)
-            assert family is not None, "only samples of families are chosen"
-            answers[family.name] += len(completions)
-            for completion in completions:
-                check = check_trace(family, sample.facts, policy.decode(completion.token_ids))
-                asked.setdefault(family.name, Counter()).update(check.required)
-                decided.setdefault(family.name, Counter()).update(check.covered)
+    for group in sample_groups(policy, engine, _choose(items, config), config, seeds):
+        facts = group.sample.facts
+        family = family_of(facts)
+        assert family is not None, "only samples of families are chosen"
+        answers[family.name] += len(group.texts)
+        for text in group.texts:
+            check = check_trace(family, facts, text)
+            asked.setdefault(family.name, Counter()).update(check.required)
+            decided.setdefault(family.name, Counter()).update(check.covered)
     return tuple(
         StepCoverage(name, answers[name], dict(asked[name]), dict(decided[name]))
         for name in sorted(answers)

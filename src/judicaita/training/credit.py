@@ -15,8 +15,12 @@ from judicaita.training.algorithms.advantages import (
     step_returns,
 )
 from judicaita.training.config import TrainingConfig
+from judicaita.training.metrics import ENTERED
 from judicaita.training.reward_plugins import Reward
 from judicaita.types import Group, RewardResult
+
+NO_SIGNAL = "no signal"
+ABSTAINED = "reward abstained"
 
 
 def refuse_other_step_mode(config: TrainingConfig, reward: Reward) -> None:
@@ -47,6 +51,13 @@ def weigh_group(group: Group, config: TrainingConfig) -> Group:
         step_returns=returns,
         has_signal=bool(has_signal(rewards_1_G)[0]) or any(any(own) for own in returns),
     )
+
+
+def why(group: Group, config: TrainingConfig) -> str:
+    """Why a group enters the loss, or not. With a KL penalty even equal rewards do."""
+    if group.results[0].score is None:
+        return ABSTAINED
+    return ENTERED if group.has_signal or config.beta > 0 else NO_SIGNAL
 
 
 def _returns(group: Group, config: TrainingConfig) -> tuple[tuple[float, ...], ...]:

@@ -2,45 +2,34 @@
 
 Group Relative Policy Optimization (DeepSeekMath, arXiv 2402.03300): G completions of a question are
 scored, and each learns from how much better it was than its group. `GRPOTrainer.step` is the whole
-algorithm in seven calls; everything else here prepares it or keeps its records.
+algorithm, call by call; everything else here prepares it or keeps its records.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
 from pathlib import Path
-from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from judicaita.errors import CheckpointError, ConfigError, RewardError
+from judicaita.errors import CheckpointError, JudicaitaError
 from judicaita.training import checkpoints
 from judicaita.training.batching import Batch, Item, encode_prompts, make_batch
 from judicaita.training.config import TrainingConfig
 from judicaita.training.console import TrainingConsole
 from judicaita.training.coverage import probe_coverage
-from judicaita.training.credit import refuse_other_step_mode, weigh_group
-from judicaita.training.data_curation import (
-    split_samples,
-    subsample,
-    to_jsonl,
-    to_samples,
-)
+from judicaita.training.credit import refuse_other_step_mode, weigh_group, why
+from judicaita.training.data_curation import split_samples, subsample, to_jsonl, to_samples
 from judicaita.training.devices import place
 from judicaita.training.embedded import resolve_base_model
 from judicaita.training.evaluation import EvaluationHarness
-from judicaita.training.metrics import (
-    ENTERED,
-    EventLog,
-    group_statistics,
-    remove_rollouts_after,
-    write_rollouts,
-)
+from judicaita.training.groups import sample_groups, score_group
+from judicaita.training.metrics import ENTERED, EventLog, remove_rollouts_after
 from judicaita.training.optimization import Updater
 from judicaita.training.policy import Policy, load_policy
+from judicaita.training.records import RunRecorder, StepRecord
 from judicaita.training.rehearsal import Rehearsal, rehearsal_source
+from judicaita.training.resume import changed_settings, checkpoint_to_resume
 from judicaita.training.rewards import (
     Reward,
     as_reward,
@@ -52,32 +41,9 @@ from judicaita.training.rewards import (
 from judicaita.training.rollouts.base import RolloutEngine, SamplingParams
 from judicaita.training.rollouts.native import NativeEngine
 from judicaita.training.sampler import ShuffleSampler, make_sampler
-from judicaita.training.settings import flatten
-from judicaita.training.trackers import Tracker, make_trackers, require_trackers
+from judicaita.training.trackers import require_trackers
 from judicaita.training.update import PolicyUpdate
 from judicaita.types import Group, Sample
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-NO_SIGNAL = "no signal"
-ABSTAINED = "reward abstained"
-
-
-@dataclass
-class StepRecord:
-    """Figures of a step, filled in as it goes."""
-
-    step: int
-    metrics: dict[str, float] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def timed(self, stage: str) -> Iterator[None]:
-        """Record the wall-clock seconds of a stage."""
-        start = perf_counter()
-        yield
-        self.seconds[stage] = perf_counter() - start
 
 
 class GRPOTrainer:
@@ -115,7 +81,6 @@ class GRPOTrainer:
         self.rehearsal_source = rehearsal_source(config, rehearsal)
         self.folder = checkpoints.RunFolder(config.checkpoint_dir)
         self.origins = origins or {}
-        self.show_progress = show_progress
         self.harness = EvaluationHarness(
             self.reward, grader=composite_from_config(config), text_overlap=False
         )
@@ -127,7 +92,12 @@ class GRPOTrainer:
         self.sampler: ShuffleSampler[Item]
         self.rehearsal: Rehearsal | None = None
         self.eval_items: list[Item]
-        self.console = TrainingConsole(0, enabled=show_progress)
+        self.recorder = RunRecorder(self.folder, config, show_progress=show_progress)
+
+    @property
+    def console(self) -> TrainingConsole:
+        """The screen of the run."""
+        return self.recorder.console
 
     def _choose_reward(self, given: Any) -> Reward:
         if given is not None:
@@ -146,7 +116,7 @@ class GRPOTrainer:
 
     def initialize(self) -> None:
         """Load the model, tokenize the prompts, and make or resume the run's folder."""
-        resume_from = self._resume_from()
+        resume_from = checkpoint_to_resume(self.config, self.folder)
         require_trackers(self.config.report_to)
         # Before the embedded model is built: XLA must be there at torch's first backward pass.
         place(self.config.device, self.config.precision).seed(self.config.seed)
@@ -178,7 +148,8 @@ class GRPOTrainer:
         else:
             self.load_checkpoint(resume_from)
             self.console.message(f"going on from {resume_from}, after step {self.steps_done}")
-            self._tell_changes(resume_from)
+            if changed := changed_settings(resume_from, self.config):
+                self.console.message(f"resumed with other settings: {', '.join(changed)}")
             self.folder.remove_checkpoints_after(self.steps_done)
 
     def _take_up_finished(self) -> None:
@@ -199,38 +170,6 @@ class GRPOTrainer:
         columns = columns_of(sample, len(response.split()), "stop")
         score_safely(self.reward, sample.prompt, response, sample.reference, columns)
 
-    def _tell_changes(self, checkpoint: Path) -> None:
-        """Say which settings differ from those that the checkpoint was written with."""
-        before = flatten(checkpoints.read_card(checkpoint).get("config", {}))
-        now = flatten(self.config.model_dump(mode="json"))
-        changed = [
-            f"{name} {before[name]!r} → {value!r}"
-            for name, value in now.items()
-            if name in before and before[name] != value and name != "resume"
-        ]
-        if changed:
-            self.console.message(f"resumed with other settings: {', '.join(changed)}")
-
-    def _resume_from(self) -> Path | None:
-        """The checkpoint to go on from; refuses a used folder before anything is loaded."""
-        if self.config.resume == "auto":
-            if checkpoints.read_card(self.folder.final):
-                return self.folder.final
-            newest = self.folder.newest()
-            if newest is None:
-                self.folder.refuse_if_used()
-            return newest
-        if self.config.resume != "never":
-            chosen = Path(self.config.resume)
-            if chosen.absolute().parent != self.folder.step(0).absolute().parent:
-                raise ConfigError(
-                    f"resume={chosen}: it is no checkpoint of the run in {self.folder.root}, whose "
-                    "records would be overwritten. Set checkpoint_dir to the folder of its run."
-                )
-            return chosen
-        self.folder.refuse_if_used()
-        return None
-
     def _encode(self, samples: Sequence[Sample], name: str) -> list[Item]:
         """Tokenize the prompts of a data set and tell how many did not fit."""
         items = encode_prompts(self.policy, samples, name, self.config)
@@ -241,40 +180,28 @@ class GRPOTrainer:
             )
         return items
 
+    def _require_policy(self, call: str) -> None:
+        if not hasattr(self, "policy"):
+            raise JudicaitaError(
+                f"{call}() before initialize(): no model is loaded yet. Call initialize() first."
+            )
+
     # ── the run ──────────────────────────────────────────────────────────────────────────────────
 
     def train(self) -> dict[str, float]:
         """Run to the end. Returns the figures of the last evaluation and of the last step."""
+        self._require_policy("train")
         if self.steps_done == self.total_steps and checkpoints.read_card(self.folder.final):
             self.console.message(f"{self.folder.root}: the run is finished, nothing is left to do.")
             return {"steps": float(self.steps_done)}
         config = self.config
         record = StepRecord(self.steps_done)
-        with ExitStack() as stack:
-            self.events = EventLog(self.folder.events)
-            stack.callback(self.events.close)
-            self.trackers: list[Tracker] = make_trackers(
-                config.report_to,
-                self.folder.root,
-                self.folder.root.name,
-                config.model_dump(mode="json"),
-                resume=self.steps_done > 0,
-            )
-            for tracker in self.trackers:
-                stack.callback(tracker.close)
-            self.console = stack.enter_context(
-                TrainingConsole(
-                    self.total_steps,
-                    enabled=self.show_progress,
-                    first_step=self.steps_done,
-                    logging_steps=config.logging_steps,
-                )
-            )
+        evaluation: dict[str, float] = {}
+        with self.recorder.opened(self.steps_done, self.total_steps):
             if self.steps_done == 0:
                 self._evaluate_and_record()
                 if config.probe_coverage and "steps" in self.reward.part_names:
                     self._probe_and_record()
-            evaluation: dict[str, float] = {}
             while self.steps_done < self.total_steps:
                 record = self.step()
                 last = self.steps_done == self.total_steps
@@ -291,6 +218,7 @@ class GRPOTrainer:
 
     def step(self) -> StepRecord:
         """One optimizer step (or ``num_iterations`` of them on the same completions)."""
+        self._require_policy("step")
         record = StepRecord(self.steps_done + 1)
         items = self.sampler.draw()
         with record.timed("generate"):
@@ -309,56 +237,17 @@ class GRPOTrainer:
         return record
 
     def _generate(self, items: Sequence[Item], step: int) -> list[Group]:
-        """G completions of every prompt, ``batch_size`` prompts at a time."""
+        """G completions of every prompt."""
         seeds = random.Random(f"{self.config.seed}/rollouts/{step}")
-        groups = []
-        for start in range(0, len(items), self.config.batch_size):
-            chunk = items[start : start + self.config.batch_size]
-            sampling = SamplingParams(
-                self.config.generation_max_length,
-                self.config.temperature,
-                self.config.top_p,
-                seeds.getrandbits(63),
-            )
-            completed = self.engine.generate(
-                [ids for _, ids in chunk], self.config.num_rollouts, sampling
-            )
-            for (sample, ids), completions in zip(chunk, completed, strict=True):
-                texts = tuple(self.policy.decode(c.token_ids) for c in completions)
-                groups.append(Group(sample, ids, completions, texts))
-        return groups
+        return sample_groups(self.policy, self.engine, items, self.config, seeds)
 
     def _score(self, groups: Sequence[Group]) -> list[Group]:
-        """A reward for every completion; a group abstains as a whole or not at all."""
-        scored = []
-        for group in groups:
-            results = tuple(
-                score_safely(
-                    self.reward,
-                    group.sample.prompt,
-                    text,
-                    group.sample.reference,
-                    columns_of(group.sample, len(completion.token_ids), completion.finish_reason),
-                )
-                for completion, text in zip(group.completions, group.texts, strict=True)
-            )
-            if len({result.score is None for result in results}) > 1:
-                raise RewardError(
-                    f"{self.reward.name} abstained on some completions of sample {group.sample.id} "
-                    "only: it may abstain for a property of the sample, never of a completion."
-                )
-            scored.append(replace(group, results=results))
-        return scored
+        """A reward for every completion."""
+        return [score_group(group, self.reward) for group in groups]
 
     def _advantages(self, groups: Sequence[Group]) -> list[Group]:
         """How much better each completion was than its group, over tau; so with its steps."""
         return [weigh_group(group, self.config) for group in groups]
-
-    def _why(self, group: Group) -> str:
-        """Why a group enters the loss, or not. With a KL penalty even equal rewards do."""
-        if group.results[0].score is None:
-            return ABSTAINED
-        return ENTERED if group.has_signal or self.config.beta > 0 else NO_SIGNAL
 
     def _batch(self, groups: Sequence[Group]) -> tuple[list[Batch], int]:
         """Micro-batches of the groups that enter the loss, and the tokens of all groups.
@@ -366,7 +255,7 @@ class GRPOTrainer:
         A group without signal adds nothing to the gradient and is left out, but its tokens count in
         the mean, as they would had it gone through the loss with advantages of 0.
         """
-        entering = [group for group in groups if self._why(group) == ENTERED]
+        entering = [group for group in groups if why(group, self.config) == ENTERED]
         batches = [
             make_batch(
                 entering[start : start + self.config.batch_size],
@@ -384,28 +273,14 @@ class GRPOTrainer:
 
     def _record(self, groups: Sequence[Group], record: StepRecord) -> None:
         """Events, completions, trackers and the screen."""
-        with record.timed("record"):
-            reasons = [self._why(group) for group in groups]
-            write_rollouts(
-                self.folder.rollouts,
-                record.step,
-                groups,
-                reasons,
-                parts=self.reward.part_names,
-            )
-        tokens = sum(len(c.token_ids) for group in groups for c in group.completions)
-        record.metrics |= group_statistics(groups) | self.sampler.figures()
-        record.metrics["tokens_per_second"] = tokens / sum(record.seconds.values())
-        record.metrics |= {f"seconds/{stage}": s for stage, s in record.seconds.items()}
-        self.events.write("step", record.step, record.metrics)
-        for tracker in self.trackers:
-            tracker.log(record.metrics, record.step)
-        self.console.update(record.step, record.metrics)
-        if record.step % self.config.logging_steps == 0:
-            self.console.print_group(groups[0], reasons[0])
+        record.metrics |= self.sampler.figures()
+        reasons = [why(group, self.config) for group in groups]
+        with self.recorder.opened(self.steps_done, self.total_steps):
+            self.recorder.step(record, groups, reasons, parts=self.reward.part_names)
 
     def evaluate(self) -> dict[str, float]:
         """Greedy answers to the held-out samples (at most ``eval_samples``), graded."""
+        self._require_policy("evaluate")
         samples = [sample for sample, _ in self.eval_items]
         if self.config.eval_samples is not None:
             samples = subsample(samples, self.config.eval_samples, self.config.seed)
@@ -421,10 +296,7 @@ class GRPOTrainer:
 
     def _evaluate_and_record(self) -> dict[str, float]:
         metrics = self.evaluate()
-        self.events.write("eval", self.steps_done, metrics)
-        for tracker in self.trackers:
-            tracker.log({f"eval/{name}": value for name, value in metrics.items()}, self.steps_done)
-        self.console.print_metrics(f"held-out samples, after step {self.steps_done}", metrics)
+        self.recorder.evaluation(self.steps_done, metrics)
         return metrics
 
     def _probe_and_record(self) -> None:
@@ -432,7 +304,7 @@ class GRPOTrainer:
         found = probe_coverage(self.policy, self.engine, self.sampler.items, self.config)
         if not found:
             return
-        self.events.write("coverage", 0, {each.family: each.as_fields() for each in found})
+        self.recorder.event("coverage", 0, {each.family: each.as_fields() for each in found})
         for warning in (text for each in found for text in each.warnings()):
             self.console.message(warning)
 
@@ -440,6 +312,7 @@ class GRPOTrainer:
 
     def save_checkpoint(self, path: Path | str) -> Path:
         """Write model or adapter, tokenizer and the state to go on from."""
+        self._require_policy("save_checkpoint")
         return checkpoints.save_checkpoint(
             Path(path),
             self.policy,
@@ -451,6 +324,7 @@ class GRPOTrainer:
 
     def load_checkpoint(self, path: Path | str) -> None:
         """Go on from a checkpoint of this run; what was recorded after it is removed."""
+        self._require_policy("load_checkpoint")
         state = checkpoints.load_state(Path(path))
         self.policy.load_weights(Path(path))
         self.load_state_dict(state)

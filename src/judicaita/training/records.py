@@ -1,0 +1,113 @@
+"""What a GRPO run writes and shows as it goes: events, completions, trackers, the screen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any
+
+from judicaita.training.checkpoints import RunFolder
+from judicaita.training.config import TrainingConfig
+from judicaita.training.console import TrainingConsole
+from judicaita.training.metrics import EventLog, group_statistics, write_rollouts
+from judicaita.training.trackers import Tracker, make_trackers
+from judicaita.types import Group
+
+
+@dataclass
+class StepRecord:
+    """Figures of a step, filled in as it goes."""
+
+    step: int
+    metrics: dict[str, float] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Record the wall-clock seconds of a stage."""
+        start = perf_counter()
+        yield
+        self.seconds[stage] = perf_counter() - start
+
+
+class RunRecorder:
+    """Keeps the records of one run; what it writes to is open inside of `opened` alone."""
+
+    def __init__(self, folder: RunFolder, config: TrainingConfig, *, show_progress: bool) -> None:
+        self.folder, self.config, self.show_progress = folder, config, show_progress
+        self.console = TrainingConsole(0, enabled=show_progress)
+        self._events: EventLog | None = None
+        self._trackers: list[Tracker] = []
+
+    @contextmanager
+    def opened(self, steps_done: int, total_steps: int) -> Iterator[None]:
+        """Open log, trackers and bar, and close them at the end; inside of another one nothing."""
+        if self._events is not None:
+            yield
+            return
+        with ExitStack() as stack:
+            self._events = EventLog(self.folder.events)
+            stack.callback(self._close)
+            for tracker in make_trackers(
+                self.config.report_to,
+                self.folder.root,
+                self.folder.root.name,
+                self.config.model_dump(mode="json"),
+                resume=steps_done > 0,
+            ):
+                self._trackers.append(tracker)
+                stack.callback(tracker.close)
+            self.console = stack.enter_context(
+                TrainingConsole(
+                    total_steps,
+                    enabled=self.show_progress,
+                    first_step=steps_done,
+                    logging_steps=self.config.logging_steps,
+                )
+            )
+            yield
+
+    def _close(self) -> None:
+        assert self._events is not None, "closed once"
+        self._events.close()
+        self._events, self._trackers = None, []
+        self.console = TrainingConsole(0, enabled=self.show_progress)
+
+    def event(self, name: str, step: int, fields: Mapping[str, Any]) -> None:
+        """Append one event to the run's log."""
+        assert self._events is not None, "recording outside of opened()"
+        self._events.write(name, step, fields)
+
+    def step(
+        self,
+        record: StepRecord,
+        groups: Sequence[Group],
+        reasons: Sequence[str],
+        *,
+        parts: Sequence[str],
+    ) -> None:
+        """A step: its completions, its figures, and every ``logging_steps`` a group to look at.
+
+        ``reasons`` say of each group why it entered the loss or not; ``parts`` are the reward's.
+        """
+        with record.timed("record"):
+            write_rollouts(self.folder.rollouts, record.step, groups, reasons, parts=parts)
+        tokens = sum(len(c.token_ids) for group in groups for c in group.completions)
+        record.metrics |= group_statistics(groups)
+        record.metrics["tokens_per_second"] = tokens / sum(record.seconds.values())
+        record.metrics |= {f"seconds/{stage}": s for stage, s in record.seconds.items()}
+        self.event("step", record.step, record.metrics)
+        for tracker in self._trackers:
+            tracker.log(record.metrics, record.step)
+        self.console.update(record.step, record.metrics)
+        if record.step % self.config.logging_steps == 0:
+            self.console.print_group(groups[0], reasons[0])
+
+    def evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
+        """The figures of the held-out samples after a step."""
+        self.event("eval", step, metrics)
+        for tracker in self._trackers:
+            tracker.log({f"eval/{name}": value for name, value in metrics.items()}, step)
+        self.console.print_metrics(f"held-out samples, after step {step}", metrics)
