@@ -37,8 +37,8 @@ class TestFormat:
         ],
     )
     def test_well_formed_is_1(self, text):
-        assert FormatReward().compute("", text).score == 1
-        assert FormatReward().is_well_formed(text)
+        result = FormatReward().compute("", text)
+        assert (result.score, result.details["well_formed"]) == (1, True)
 
     @pytest.mark.parametrize(
         ("text", "score"),
@@ -66,8 +66,9 @@ class TestFormat:
         ],
     )
     def test_partial_credit(self, text, score):
-        assert FormatReward().compute("", text).score == pytest.approx(score)
-        assert not FormatReward().is_well_formed(text)
+        result = FormatReward().compute("", text)
+        assert result.score == pytest.approx(score)
+        assert not result.details["well_formed"]
 
     def test_min_steps(self):
         # Two good steps of four: 0.4 · 2/4 + 0.4.

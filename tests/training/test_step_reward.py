@@ -73,9 +73,20 @@ class TestStepReward:
         assert wrong["coverage"] == 1 / 4
         assert [verdict["status"] for verdict in wrong["verdicts"]] == ["true", "false"]
 
-    def test_steps_that_a_sound_answer_has_at_least(self):
-        assert StepReward(min_steps=4).compute("", SOUND, **FACTS).details["is_sound"]
-        assert not StepReward(min_steps=5).compute("", SOUND, **FACTS).details["is_sound"]
+    def test_a_question_of_one_point_asks_for_one_step(self):
+        question = (
+            "Ava spoke at lunch. Nothing else is disputed. Does the hearsay rule bar Ava's words?"
+        )
+        facts = get_family("hearsay").parse(question)
+        answer = f"{FIRST}\nConclusion: Yes"
+        assert steps(answer, **facts).details["is_sound"]
+        assert CompositeReward().compute("", answer, "Yes", **facts).details["format"]["score"] == 1
+        # Without its facts, one step of two: 0.4 / 2 + 0.4.
+        plain = CompositeReward().compute("", answer, "Yes").details["format"]
+        assert plain["score"] == pytest.approx(0.6)
+
+    def test_no_more_steps_are_asked_for_than_there_are_points(self):
+        assert StepReward(min_steps=5).compute("", SOUND, **FACTS).details["is_sound"]
 
     @pytest.mark.parametrize(
         "columns",
@@ -86,11 +97,13 @@ class TestStepReward:
 
     @pytest.mark.parametrize("name", FAMILIES)
     def test_every_familys_worked_solutions_score_1(self, name):
-        hard = FAMILIES[name].hard_levels
-        for sample in generate(name, 50, split="train", seed=1, levels=hard):
-            result = StepReward().compute("", sample.trace, **columns_of(sample, 9, "stop"))
+        for sample in generate(name, 50, split="train", seed=1):
+            columns = columns_of(sample, 128, "stop")
+            result = StepReward().compute("", sample.trace, **columns)
             assert result.score == 1
             assert result.details["is_sound"]
+            whole = CompositeReward(step_weight=1, step_mode="gated")
+            assert whole.compute("", sample.trace, sample.reference, **columns).score == 1
 
     @given(st.lists(st.sampled_from([*SOUND.splitlines(), "so so", "Step 9: no opponent."])))
     def test_credits_are_the_verdicts(self, lines):

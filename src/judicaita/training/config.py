@@ -312,7 +312,8 @@ class TrainingConfig(RunConfig):
     outcome_threshold: float = Field(0.5, gt=0, le=1)
     """Token F1 below which a free-text conclusion earns nothing."""
     min_steps: int = Field(2, ge=1)
-    """Reasoning steps that a well-formed answer has at least."""
+    """Reasoning steps that a well-formed answer has at least; fewer where a generated question has
+    fewer points to decide."""
     verbosity_target: int = Field(256, ge=1)
     """Length, in tokens, that the verbosity reward prefers."""
     verbosity_tolerance: float = Field(0.5, ge=0)

@@ -197,7 +197,7 @@ class EvaluationHarness:
             response=text,
             answer=graded.get("answer"),
             correct=graded.get("correct"),
-            well_formed=self._format.is_well_formed(text),
+            well_formed=score_safely(self._format, *row).details["well_formed"],
             tokens=tokens,
             finish_reason=finish_reason,
             reward=result.score,

@@ -25,7 +25,7 @@ from judicaita.training.reward_plugins import (
     load_reward,
     score_safely,
 )
-from judicaita.training.step_reward import StepReward
+from judicaita.training.step_reward import StepReward, steps_needed
 from judicaita.types import FinishReason, Prompt, RewardResult, Sample
 
 __all__ = [
@@ -57,7 +57,8 @@ class FormatReward:
     - w is 1 if all of it is well-formed: c is 1, every step is good, there are at least
       ``min_steps``, and neither words before step 1 nor a second paragraph after the conclusion.
 
-    So a score of 1 means well-formed, and nothing else scores above 0.8.
+    So a score of 1 means well-formed, and nothing else scores above 0.8. A question of a generated
+    family that has fewer points than ``min_steps`` asks for as many steps as it has points.
     """
 
     name = "format"
@@ -71,19 +72,16 @@ class FormatReward:
     def compute(
         self, prompt: Prompt, response: str, reference: str = "", **columns: Any
     ) -> RewardResult:
-        """Score the form of ``response``; prompt, reference and columns play no part."""
-        del prompt, reference, columns
+        """Score the form of ``response``; details say whether it is ``well_formed``."""
+        del prompt, reference
+        needed = steps_needed(self.min_steps, columns)
         reasoning = parse_reasoning(response)
-        good, well_formed = good_steps(reasoning), self.is_well_formed(response)
-        score = 0.4 * min(good, self.min_steps) / self.min_steps + 0.4 * concludes_once(reasoning)
+        good, well_formed = good_steps(reasoning), is_well_formed(response, needed)
+        score = 0.4 * min(good, needed) / needed + 0.4 * concludes_once(reasoning)
         return RewardResult(
             1.0 if well_formed else score,
             {"steps": len(reasoning.steps), "good_steps": good, "well_formed": well_formed},
         )
-
-    def is_well_formed(self, response: str) -> bool:
-        """Whether the response scores 1."""
-        return is_well_formed(response, self.min_steps)
 
 
 class OutcomeReward:

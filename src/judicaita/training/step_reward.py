@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 from judicaita.legal.form import MIN_STEPS
 from judicaita.legal.tasks import check_trace, family_of
 from judicaita.types import Prompt, RewardResult
+
+
+def steps_needed(min_steps: int, columns: Mapping[str, Any]) -> int:
+    """``min_steps``, or the points that a sample of a generated family has, where these are fewer.
+
+    A question that turns on one point has a one-step answer that leaves nothing out.
+    """
+    family = family_of(columns)
+    return min_steps if family is None else min(min_steps, len(family.required(columns)))
 
 
 class StepReward:
@@ -28,7 +38,7 @@ class StepReward:
     part_names = ()
 
     def __init__(self, min_steps: int = MIN_STEPS) -> None:
-        """``min_steps`` that a well-formed answer has at least count for ``is_sound`` alone."""
+        """``min_steps``, as far as the question has points, count for ``is_sound`` alone."""
         self.min_steps = min_steps
 
     def compute(
@@ -39,7 +49,8 @@ class StepReward:
         family = family_of(columns)
         if family is None:
             return RewardResult(None, {"reason": "no generated family"})
-        check = check_trace(family, columns, response, min_steps=self.min_steps)
+        needed = steps_needed(self.min_steps, columns)
+        check = check_trace(family, columns, response, min_steps=needed)
         details = {
             "verdicts": [asdict(verdict) for verdict in check.verdicts],
             "credits": [float(verdict.status == "true") for verdict in check.verdicts],
