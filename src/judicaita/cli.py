@@ -225,7 +225,7 @@ def evaluate_model(
     if tasks and not dataset:
         raise click.UsageError("--tasks picks from a --dataset, and none was given. Name one.")
     samples = (
-        load_evaluation_data(dataset, [name for name in tasks.split(",") if name])
+        load_evaluation_data(dataset, [name for name in tasks.split(",") if name], max_samples)
         if dataset
         else None
     )

@@ -65,6 +65,11 @@ def test_train_evaluate_explain_export(judicaita: Run, trained: Path) -> None:
         assert name in report["metrics"]
     assert all(record["tokens"] <= 16 for record in report["records"])
 
+    families = ("--dataset", "statute_of_limitations,hearsay", "--tasks", "easy")
+    shown = fine(judicaita("evaluate-model", trained, *families, "--max-samples", 4))
+    assert {"checked", "true", "sound", "coverage"} < set(shown.replace("│", " ").split())
+    assert "statute_of_limitations │" in shown.partition("per family")[2]
+
     question = ("trace", "Is there diversity jurisdiction?", "--context", "Ava is from Ohio.")
     shown = fine(judicaita(*question, "--checkpoint", trained))
     assert "no legal advice" in shown

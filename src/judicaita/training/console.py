@@ -183,9 +183,9 @@ class TrainingConsole:
     ) -> None:
         """Print some figures of several evaluations side by side, a column each."""
         table = Table(title=Text(plain(title)), title_justify="left")
-        table.add_column("")
+        table.add_column("", no_wrap=True)
         for heading in columns:
-            table.add_column(heading, justify="right")
+            table.add_column(heading, justify="right", overflow="fold")
         for name in names:
             table.add_row(name, *(f"{figures[name]:.3f}" for figures in columns.values()))
         self._console.print(table)

@@ -254,7 +254,8 @@ def evaluate_checkpoint(
         eval_dataset: Rows, Samples, a JSONL or Parquet file, a LegalBench folder, or generated
             families ("hearsay"), of which fact patterns are asked that no training draws; None is
             the held-out split that ``final/`` records.
-        max_samples: At most so many, drawn with a fixed seed: data sets come sorted by task.
+        max_samples: At most so many, drawn with a fixed seed: data sets come sorted by task. Of
+            generated families as many from each.
         output_file: Where the report goes as JSON.
         device: One of the configuration's.
         reward: For the reward figures; None is the composite of the run's configuration. A reward
@@ -277,7 +278,7 @@ def evaluate_checkpoint(
             f"max_samples={max_samples} leaves nothing to evaluate on; use 1 or more."
         )
     require_checkpoint(folder)
-    samples = _samples_for(folder, eval_dataset)
+    samples = _samples_for(folder, eval_dataset, max_samples)
     if max_samples is not None:
         samples = subsample(samples, max_samples, seed=0)
     _refuse_output(output_file)
@@ -300,13 +301,15 @@ def _refuse_output(path: Path | str | None) -> None:
 
 
 def _samples_for(
-    folder: Path, dataset: Iterable[Mapping[str, Any] | Sample] | Path | str | None
+    folder: Path,
+    dataset: Iterable[Mapping[str, Any] | Sample] | Path | str | None,
+    max_samples: int | None,
 ) -> list[Sample]:
     from judicaita.training.checkpoints import HELD_OUT
     from judicaita.training.data_curation import load_evaluation_data, read_samples, to_samples
 
     if isinstance(dataset, str | Path):
-        return load_evaluation_data(str(dataset))
+        return load_evaluation_data(str(dataset), max_samples=max_samples)
     if dataset is not None:
         return to_samples(dataset)
     held_out = folder / HELD_OUT
