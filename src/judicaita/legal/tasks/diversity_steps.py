@@ -15,7 +15,7 @@
     amount     = [against NAME] [the amount|total is] $X [+ $Y … [= $Z]] [,] [is] RELATION $75,000
                | $X + $Y [= $Z] CONNECTOR [it is] RELATION $75,000
     RELATION   = [not] more|greater than | [not] over|above | less than | below | under | at most
-               | at least | exactly | [does not] exceed(s) | [not] exceeding
+               | exactly | [does not] exceed(s) | [not] exceeding
     met        = the amount [in controversy] is [not] met|satisfied
     exception  = C [and C] is|are [not] excepted | no cause is excepted | no exception applies
                | an exception applies | the domestic relations|probate exception applies
@@ -90,7 +90,6 @@ _RELATIONS: Mapping[str, Callable[[int, int], bool]] = MappingProxyType(
         **dict.fromkeys(("not over", "not above", "at most"), operator.le),
         **dict.fromkeys(("does not exceed", "not exceeding"), operator.le),
         **dict.fromkeys(("less than", "below", "under"), operator.lt),
-        "at least": operator.ge,
         "exactly": operator.eq,
     }
 )
@@ -127,7 +126,7 @@ class SuitReader:
             return StepVerdict("not checkable", reason="it speaks of somebody outside the suit")
         parts = join_parts(words)
         if parts is None:
-            return StepVerdict("not checkable", reason="it says more than one thing")
+            return StepVerdict("not checkable", reason="it joins too much, or a thing with itself")
         evidence, finding = parts
         if evidence is not None and _LATE_COMPARISON.fullmatch(finding):
             comparison = _LATE_COMPARISON.sub(r"\g<relation> \g<limit>", finding)

@@ -239,8 +239,11 @@ class ElementFamily(ABC):
 
     def _draw(self, rng: random.Random, level: int, kind: str) -> Case:
         while True:  # rejection: uniform among the combinations that give the answer
-            chosen = rng.sample(self.elements, self.told_count(level))
-            facts = {element.name: self._draw_fact(rng, element) for element in chosen}
+            chosen = sorted(rng.sample(range(len(self.elements)), self.told_count(level)))
+            facts = {
+                element.name: self._draw_fact(rng, element)
+                for element in (self.elements[index] for index in chosen)
+            }
             asked, other = rng.sample(NAMES, 2)
             told = [(asked, *item) for item in facts.items()]
             case = Case(level, asked, tuple(told), self.can_concede and level in _DISPUTED)
@@ -398,7 +401,7 @@ class ElementFamily(ABC):
             return StepVerdict("not checkable", reason="it speaks of another person")
         parts = join_parts(words)
         if parts is None:
-            return StepVerdict("not checkable", reason="it says more than one thing")
+            return StepVerdict("not checkable", reason="it joins too much, or a thing with itself")
         evidence, finding = parts
         if evidence is None:
             return self._check_finding(case, self._read_finding(case, finding))

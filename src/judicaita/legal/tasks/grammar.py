@@ -66,14 +66,13 @@ def clean(step: str) -> str:
 def join_parts(words: str) -> tuple[str | None, str] | None:
     """(evidence, finding) of a step; evidence is None where it has one part only.
 
-    None where it joins more than two.
+    None where it joins more than two, or one with itself ("open, so open").
     """
     forward, backward = _CONNECTOR.split(words), _REASON.split(words)
-    if len(forward) + len(backward) > 3:
+    parts = forward if len(backward) == 1 else [*reversed(backward)]
+    if len(forward) + len(backward) > 3 or (len(parts) == 2 and parts[0] == parts[1]):
         return None
-    if len(backward) == 2:
-        return backward[1], backward[0]
-    return (forward[0], forward[1]) if len(forward) == 2 else (None, words)
+    return (parts[0], parts[1]) if len(parts) == 2 else (None, words)
 
 
 def names_others(words: str, own: Collection[str]) -> bool:

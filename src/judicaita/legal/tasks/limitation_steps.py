@@ -7,12 +7,12 @@ or pronoun may stand before "18", "sued", "a minor" and the days away::
     step      = point | point CONNECTOR point | point REASON point
     point     = two years | eighteen | away | time | weekday | last day | filed | outcome
     two years = two years [from D] end|run out|expire on D | two years run to|until D
-    eighteen  = [is|turns|turned] 18 on D | [was] [not] a minor | [was] no minor
+    eighteen  = [is|turns|turned] 18 on D | [was] [not] a minor | no minor
     away      = N days away|absent|out of state before|after the injury
     time      = the time ends on D | the time runs to D | no tolling | no time is added
     weekday   = D is a WEEKDAY
     last day  = it stands | the last day is D | it rolls|moves to D
-    filed     = [sued|filed [on]] D [,] is|was [not] after|before|past D | is|was on or before D
+    filed     = [sued|filed [on]] D [,] is|was [not] after|past D | … [on or] before D
     outcome   = the suit is [not] in time | the suit is [too] late
 
 A step is true when every part of it holds of the claim asked about and one decides a point: the end
@@ -24,7 +24,6 @@ nothing follows, an end without its reason, and the outcome alone decide nothing
 
 from __future__ import annotations
 
-import itertools
 import operator
 import re
 from collections.abc import Callable, Mapping
@@ -44,6 +43,8 @@ from judicaita.legal.tasks.limitation_claim import (
 TWO_YEARS, MINORITY, ABSENCE = "two_years", "minority", "absence"
 LAST_DAY, FILED = "last_day", "filed"
 _TIME, _OUTCOME, _OTHER_DAY = "time", "outcome", "other_day"  # of these no answer has need
+_UNREAD = "unread"
+"""What evidence is about that the grammar does not know."""
 
 _NOTHING, _UNTOLD = "nothing follows from it", "nothing is told of it"
 
@@ -67,7 +68,7 @@ _TWO_YEARS = re.compile(
     r"(?:(?:ends?|ran out|runs? out|expires?) on|runs? (?:to|until)) @(\d+)"
 )
 _EIGHTEEN = re.compile(r"(?:(?:is|was|turns|turned|becomes) )?18 on @(\d+)")
-_MINOR = re.compile("(?:(?:is|was) )?(?P<neither>not |no )?(?:a )?minor")
+_MINOR = re.compile("(?:(?:is|was) )?(?:a minor|(?P<neither>no minor|not a minor))")
 _AWAY = re.compile(
     r"(?:was )?(?P<days>\d+) days (?:away|absent|out of state) (?P<when>before|after) the injury"
 )
@@ -84,12 +85,11 @@ _RELATIONS: Mapping[str, Callable[[date, date], bool]] = MappingProxyType(
         "not after": operator.le,
         "not past": operator.le,
         "on or before": operator.le,
-        "not before": operator.ge,
     }
 )
 _FILED = re.compile(
     r"(?:(?:sued|filed)(?: on)? )?@(\d+),? (?:(?:is|was) )?"
-    r"(?P<relation>(?:not )?(?:after|past|before)|on or before) @(\d+)"
+    r"(?P<relation>(?:not )?(?:after|past)|(?:on or )?before) @(\d+)"
 )
 _IN_TIME = re.compile("the suit is (?:(?P<yes>in time)|not in time|(?:too )?late)")
 
@@ -107,19 +107,20 @@ class ClaimReader:
             return StepVerdict("not checkable", reason="it speaks of another person")
         if "@" in words:
             return StepVerdict("not checkable", reason="it has a sign that no step has")
-        days = [_as_date(match) for match in _DATE.finditer(words)]
-        known = [day for day in days if day is not None]
-        if len(known) < len(days):
+        read = [_as_date(match) for match in _DATE.finditer(words)]
+        days = [day for day in read if day is not None]
+        if len(days) < len(read):
             return StepVerdict("false", reason="there is no such day")
-        numbers = itertools.count()
+        known = sorted(set(days))
+        numbers = iter(map(known.index, days))
         parts = join_parts(_DATE.sub(lambda _: f"@{next(numbers)}", words))
         if parts is None:
-            return StepVerdict("not checkable", reason="it says more than one thing")
+            return StepVerdict("not checkable", reason="it joins too much, or a thing with itself")
         evidence, finding = parts
         if evidence is None:
             return judge([self._read(finding, known, None)])
         first = self._read(evidence, known, None)
-        return judge([first, self._read(finding, known, first.factor if first else None)])
+        return judge([first, self._read(finding, known, first.factor if first else _UNREAD)])
 
     def _read(self, words: str, days: list[date], about: str | None) -> Point | None:
         """One part; ``about`` is the factor of the part from which it follows."""
@@ -155,8 +156,10 @@ class ClaimReader:
         # Being a minor leaves open until when the time runs.
         return Point(MINORITY, holds, "the birthday says otherwise", "" if neither else _NOTHING)
 
-    def _time(self, end: date | None, about: str | None) -> Point:
+    def _time(self, end: date | None, about: str | None) -> Point | None:
         """The time ends on a day by tolling, or is not tolled (``end`` None)."""
+        if about == _UNREAD:
+            return None  # tolled by what?
         tolled = {MINORITY: self.claim.is_minor, ABSENCE: self.claim.was_away}
         wrong = "the time ends otherwise"
         if about in tolled:
