@@ -93,7 +93,30 @@ def test_a_point_that_is_never_decided_is_found(
     assert (negligence.never, list(negligence.warnings())) == ((), [])
     assert hearsay.as_fields()["points"][NEVER] == [0, 128]
     assert hearsay.as_fields()["never"] == [NEVER]
+    assert hearsay.as_fields()["fullest"] == {"4": 3}  # the rest of every question was decided
     assert len(set(engine.seeds)) == len(engine.seeds) == 6  # 24 questions, 4 at a time
+
+
+def test_answers_that_are_never_complete_are_found(
+    make_policy: MakePolicy, samples: list[Sample]
+) -> None:
+    """Every point is decided now and then, but no more than two of the four in one answer."""
+
+    def two_steps(sample: Sample, k: int) -> str:
+        steps = sample.trace.splitlines()[:-1]
+        return "\n".join(steps[:2] if k % 2 else steps[2:])
+
+    (hearsay, negligence), _ = probe(make_policy(), samples, two_steps)
+    assert hearsay.never == negligence.never == ()
+    assert hearsay.fullest == negligence.fullest == {4: 2}
+    assert list(hearsay.warnings()) == [
+        "hearsay: of 4 points no sampled answer decided more than 2, so that none is complete; "
+        "what is never sampled is never rewarded. Add traces with as many steps to the warm start."
+    ]
+    easy = generate("hearsay", 4, split="train", seed=0, levels=[1])
+    (found,), _ = probe(make_policy(), easy, lambda sample, k: sample.trace)
+    assert list(found.warnings()) == []
+    assert list(found.fullest) == list(found.fullest.values())
 
 
 def test_one_true_step_is_enough(make_policy: MakePolicy, samples: list[Sample]) -> None:

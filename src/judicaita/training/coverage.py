@@ -36,6 +36,8 @@ class StepCoverage:
     """Point → answers to questions that it had to be decided in."""
     decided: Mapping[str, int]
     """Point → answers in which a true step decided it."""
+    fullest: Mapping[int, int]
+    """Number of points that a question has → the most of them that one answer decided."""
 
     @property
     def never(self) -> tuple[str, ...]:
@@ -43,7 +45,8 @@ class StepCoverage:
         return tuple(point for point in self.asked if not self.decided.get(point))
 
     def warnings(self) -> Iterator[str]:
-        """A sentence for each point that was never decided; one for all where none ever was."""
+        """A sentence for each point that was never decided, one for all where none ever was; and
+        one where no answer was as full as its question asks."""
         if len(self.never) == len(self.asked):
             yield (
                 f"{self.family}: no sampled answer decided anything by a true step (0 of "
@@ -57,11 +60,24 @@ class StepCoverage:
                 f"{self.asked[point]}); an unsampled step is never rewarded. Add traces of it to "
                 "the warm start."
             )
+        most = max(self.fullest)
+        if self.fullest[most] < most - len(self.never):
+            yield (
+                f"{self.family}: of {most} points no sampled answer decided more than "
+                f"{self.fullest[most]}, so that none is complete; what is never sampled is never "
+                "rewarded. Add traces with as many steps to the warm start."
+            )
 
     def as_fields(self) -> dict[str, Any]:
-        """What an event records: per point [decided, asked], and the points never decided."""
+        """What an event records: per point [decided, asked], the points never decided, and
+        by the number of points how many the fullest answer decided."""
         points = {point: [self.decided.get(point, 0), n] for point, n in self.asked.items()}
-        return {"answers": self.answers, "points": points, "never": list(self.never)}
+        return {
+            "answers": self.answers,
+            "points": points,
+            "never": list(self.never),
+            "fullest": {str(count): most for count, most in self.fullest.items()},
+        }
 
 
 def probe_coverage(
@@ -77,6 +93,7 @@ def probe_coverage(
     answers: Counter[str] = Counter()
     asked: dict[str, Counter[str]] = {}
     decided: dict[str, Counter[str]] = {}
+    fullest: dict[str, dict[int, int]] = {}
     for group in sample_groups(policy, engine, _choose(items, config), config, seeds):
         facts = group.sample.facts
         family = family_of(facts)
@@ -86,8 +103,10 @@ def probe_coverage(
             check = check_trace(family, facts, text)
             asked.setdefault(family.name, Counter()).update(check.required)
             decided.setdefault(family.name, Counter()).update(check.covered)
+            most, count = fullest.setdefault(family.name, {}), len(check.required)
+            most[count] = max(most.get(count, 0), len(check.covered))
     return tuple(
-        StepCoverage(name, answers[name], dict(asked[name]), dict(decided[name]))
+        StepCoverage(name, answers[name], dict(asked[name]), dict(decided[name]), fullest[name])
         for name in sorted(answers)
     )
 
