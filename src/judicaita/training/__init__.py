@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         CompositeReward,
         FormatReward,
         OutcomeReward,
+        StepReward,
         VerbosityReward,
     )
     from judicaita.training.warm_start import supervised_fine_tuning
@@ -25,6 +26,7 @@ _HOMES = {
     "GRPOTrainer": "grpo_trainer",
     "OutcomeReward": "rewards",
     "SFTConfig": "config",
+    "StepReward": "rewards",
     "TrainingConfig": "config",
     "VerbosityReward": "rewards",
     "evaluate_checkpoint": "evaluation",
@@ -39,6 +41,7 @@ __all__ = [
     "GRPOTrainer",
     "OutcomeReward",
     "SFTConfig",
+    "StepReward",
     "TrainingConfig",
     "VerbosityReward",
     "evaluate_checkpoint",
