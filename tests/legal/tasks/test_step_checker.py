@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import random
+import time
 from collections import Counter
+from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from judicaita.legal.tasks import FAMILIES
+from judicaita.errors import DataError
+from judicaita.legal.tasks import FAMILIES, check_trace
 
 T, F, N = "true", "false", "not checkable"
 
@@ -378,3 +384,80 @@ def test_steps_labelled_by_hand(family: str, question: str, step: str, label: st
 def test_every_family_has_steps_of_each_kind() -> None:
     kinds = {name: Counter(case[3] for case in CASES if case[0] == name) for name in FAMILIES}
     assert all(min(kinds[name][label] for label in (T, F, N)) >= 2 for name in FAMILIES), kinds
+
+
+# ── what nobody foresaw ──────────────────────────────────────────────────────────────────────────
+
+questions = st.builds(
+    lambda name, level, seed: FAMILIES[name].sample(
+        random.Random(seed), FAMILIES[name].levels[level % len(FAMILIES[name].levels)]
+    ),
+    st.sampled_from(sorted(FAMILIES)),
+    st.integers(0, 8),
+    st.integers(0, 1_000),
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(sample=questions, text=st.text(max_size=300))
+def test_any_text_is_checked(sample: Any, text: str) -> None:
+    family = FAMILIES[sample.facts["family"]]
+    assert family.check(sample.facts, text).status != T
+    check = check_trace(family, sample.facts, text)
+    assert not check.is_true
+    assert check.step_score == check.coverage == 0
+    in_steps = check_trace(
+        family, sample.facts, f"Step 1: {text}\nStep 2: {text}\nConclusion: {text}"
+    )
+    assert not in_steps.is_sound
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Ohio, " * 5_000,
+        "plaintiffs: " + "Ohio, " * 5_000,
+        "plaintiffs: " + "Ohio and " * 5_000 + "!",
+        "$1 + " * 5_000,
+        "$1 + " * 5_000 + "$1 = $2, more than",
+        "trespass, " * 5_000 + "are not excepted",
+        "March 3, 2014 " * 2_000,
+        "so " * 10_000,
+        "at lunch so " * 5_000,
+        "not " * 10_000,
+        "first, " * 10_000,
+        " " * 50_000,
+        "9" * 20_000,
+        "$" + "9" * 5_000 + ", more than $75,000",
+        "March 3, " + "9" * 5_000,
+    ],
+    ids=lambda text: text[:20],
+)
+def test_endless_text_is_checked_at_once(text: str) -> None:
+    start = time.perf_counter()
+    for name, family in FAMILIES.items():
+        facts = family.sample(random.Random(1), family.levels[-1]).facts
+        assert family.check(facts, text).status != T, name
+    assert time.perf_counter() - start < 5
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_facts_that_are_none_are_one_sentence_of_error(name: str) -> None:
+    family = FAMILIES[name]
+    facts = dict(family.sample(random.Random(2), family.levels[-1]).facts)
+    deciding = {"claim", "plaintiffs", "claims", "told", "asked", "defendants"} & facts.keys()
+    broken: list[dict[str, Any]] = [{}]
+    for key in sorted(deciding):
+        broken += [{k: v for k, v in facts.items() if k != key}]
+        broken += [
+            {**facts, key: wrong} for wrong in (None, 7, "x", [7], {"x": 1}, [["x", "y", "z"]])
+        ]
+    for wrong in broken:
+        if wrong.get("asked") is not facts.get("asked") and "asked" in wrong:
+            continue  # any name may be asked about
+        for ask in (family.solve, family.trace, family.required):
+            with pytest.raises(DataError, match=f"{name} question|A suit needs") as caught:
+                ask(wrong)
+            assert "\n" not in str(caught.value)
+        with pytest.raises(DataError):
+            family.check(wrong, "at lunch, so out of court.")

@@ -8,9 +8,11 @@ residential leases are left out.
 
 from __future__ import annotations
 
+import itertools
 import random
 import re
 from dataclasses import dataclass
+from functools import cached_property
 
 from judicaita.legal.tasks.elements import Element, ElementFamily, Findings, all_met
 from judicaita.legal.tasks.family import Law
@@ -61,9 +63,12 @@ class AsAgreed(Element):
 
     def recognise(self, words: str) -> str | None:
         """See `Element`."""
-        pairs = ((a, b) for a in self.options for b in self.options)
-        known = {self.form.format(done=done, agreed=agreed) for done, agreed in pairs}
-        return words if words in known else None
+        return words if words in self._known else None
+
+    @cached_property
+    def _known(self) -> frozenset[str]:
+        pairs = itertools.product(self.options, repeat=2)
+        return frozenset(self.form.format(done=done, agreed=agreed) for done, agreed in pairs)
 
 
 class ContractNotice(ElementFamily):

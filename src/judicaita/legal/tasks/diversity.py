@@ -50,7 +50,7 @@ from judicaita.legal.tasks.diversity_suit import (
     read_suits,
     unreadable,
 )
-from judicaita.legal.tasks.family import AnswerType, Law, Level, StepVerdict
+from judicaita.legal.tasks.family import AnswerType, Law, Level, StepVerdict, reading_facts
 from judicaita.legal.tasks.vocabulary import CAUSES, NAMES, STATES
 from judicaita.types import Sample
 
@@ -139,7 +139,7 @@ class Diversity:
 
     def solve(self, facts: Mapping[str, Any]) -> str:
         """Yes iff diversity is complete, the amount is met and no cause is excepted."""
-        return "Yes" if Suit.from_dict(facts).has_jurisdiction else "No"
+        return "Yes" if _read_docket(facts).suit.has_jurisdiction else "No"
 
     def required(self, facts: Mapping[str, Any]) -> tuple[str, ...]:
         """Both sides' states, whether one is shared, every amount, and the exceptions."""
@@ -229,13 +229,14 @@ class Diversity:
 
 
 def _read_docket(facts: Mapping[str, Any]) -> _Docket:
-    other = facts.get("other")
-    return _Docket(
-        int(facts["level"]),
-        Suit.from_dict(facts),
-        Suit.from_dict(other) if other else None,
-        bool(facts.get("other_first", False)),
-    )
+    with reading_facts("diversity"):
+        other = facts.get("other")
+        return _Docket(
+            int(facts["level"]),
+            Suit.from_dict(facts),
+            Suit.from_dict(other) if other else None,
+            bool(facts.get("other_first", False)),
+        )
 
 
 def _level_of(shapes: Mapping[int, tuple[int, int, int]], suit: Suit) -> int | None:

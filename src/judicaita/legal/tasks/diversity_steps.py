@@ -93,11 +93,12 @@ _RELATIONS: Mapping[str, Callable[[int, int], bool]] = MappingProxyType(
         "exactly": operator.eq,
     }
 )
-_COMPARISON = rf"(?:is )?(?P<relation>{either(_RELATIONS)}) \$?(?P<limit>\d+)"
+_NUMBER = r"\d{1,12}"  # no amount is longer, and `int` refuses thousands of digits
+_COMPARISON = rf"(?:is )?(?P<relation>{either(_RELATIONS)}) \$?(?P<limit>{_NUMBER})"
 _AMOUNT = re.compile(
     r"(?:against (?P<who>\w+)[,:]? )?(?:the (?:amount|total)(?: in controversy)? is )?"
-    r"(?P<parts>\$?\d+(?:(?: ?\+ ?| and | plus )\$?\d+)*)"
-    r"(?:(?: ?= ?| is | makes? | adds? up to )\$?(?P<total>\d+))?"
+    rf"(?P<parts>\$?{_NUMBER}(?:(?: ?\+ ?| and | plus )\$?{_NUMBER})*)"
+    rf"(?:(?: ?= ?| is | makes? | adds? up to )\$?(?P<total>{_NUMBER}))?"
     rf"(?:,? {_COMPARISON})?"
 )
 _LATE_COMPARISON = re.compile(rf"(?:(?:it|that|this|the total|the amount) )?{_COMPARISON}")

@@ -67,6 +67,14 @@ class Suit:
     defendants: tuple[Party, ...]
     claims: tuple[Claim, ...]
 
+    def __post_init__(self) -> None:
+        sued = {claim.defendant for claim in self.claims}
+        if not self.plaintiffs or not sued or sued != {party.name for party in self.defendants}:
+            raise DataError(
+                "A suit needs plaintiffs, and a claim against each defendant and nobody else. Tell "
+                "who sues whom for what."
+            )
+
     @property
     def shape(self) -> tuple[int, ...]:
         """Plaintiffs, defendants, and the distinct numbers of claims against a defendant."""

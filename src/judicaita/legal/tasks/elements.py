@@ -42,7 +42,7 @@ from typing import Any, ClassVar
 
 from judicaita.errors import DataError
 from judicaita.legal.polarity import normalise
-from judicaita.legal.tasks.family import AnswerType, Law, Level, StepVerdict
+from judicaita.legal.tasks.family import AnswerType, Law, Level, StepVerdict, reading_facts
 from judicaita.legal.tasks.grammar import clean, join_parts, names_others
 from judicaita.legal.tasks.vocabulary import NAMES
 from judicaita.types import Sample
@@ -281,11 +281,11 @@ class ElementFamily(ABC):
 
     def solve(self, facts: Mapping[str, Any]) -> str:
         """The answer under the rule, from what is told of the party asked about."""
-        return self.conclude(self._findings(_read_case(facts)))
+        return self.conclude(self._findings(self._read_case(facts)))
 
     def required(self, facts: Mapping[str, Any]) -> tuple[str, ...]:
         """The elements in dispute, in the order told; at the end those that nothing is told of."""
-        return self._disputed(_read_case(facts))
+        return self._disputed(self._read_case(facts))
 
     def _disputed(self, case: Case) -> tuple[str, ...]:
         silent = [e.name for e in self.elements if e.noun and e.name not in case.own]
@@ -304,7 +304,7 @@ class ElementFamily(ABC):
 
     def trace(self, facts: Mapping[str, Any]) -> str:
         """One step for each element in dispute, in the order of `required`; one step a line."""
-        case = _read_case(facts)
+        case = self._read_case(facts)
         steps = []
         for name in self._disputed(case):
             element, fact = self._element(name), case.own.get(name)
@@ -317,6 +317,16 @@ class ElementFamily(ABC):
         return "\n".join([*lines, f"Conclusion: {self.solve(facts)}"])
 
     # ── facts as records ─────────────────────────────────────────────────────────────────────────
+
+    def _read_case(self, facts: Mapping[str, Any]) -> Case:
+        with reading_facts(self.name):
+            told = tuple((str(who), str(element), fact) for who, element, fact in facts["told"])
+            case = Case(int(facts["level"]), str(facts["asked"]), told, bool(facts["nothing_else"]))
+            known = {element.name: element for element in self.elements}
+            for _, name, fact in told:
+                if fact is not None and known[name].recognise(normalise(fact)) != fact:
+                    raise ValueError(f"{fact!r} is no fact of {name}")
+        return case
 
     def _as_dict(self, case: Case) -> dict[str, Any]:
         findings, decided = self._findings(case), self._disputed(case)
@@ -335,7 +345,7 @@ class ElementFamily(ABC):
 
     def pattern(self, facts: Mapping[str, Any]) -> str:
         """What is told of the party asked about, sorted; names and other parties are left out."""
-        own = _read_case(facts).own.items()
+        own = self._read_case(facts).own.items()
         return f"{self.name} {sorted(item for item in own if item[1])}"
 
     def parse(self, text: str) -> dict[str, Any]:
@@ -395,7 +405,7 @@ class ElementFamily(ABC):
 
     def check(self, facts: Mapping[str, Any], step: str) -> StepVerdict:
         """Whether a step is true of these facts, by the grammar at the head of `elements.py`."""
-        case = _read_case(facts)
+        case = self._read_case(facts)
         words = clean(step)
         if names_others(words, {case.asked}):
             return StepVerdict("not checkable", reason="it speaks of another person")
@@ -488,11 +498,6 @@ and two that do not, one of seven ways for it to turn out."""
 
 _PRONOUNS = ("it", "he", "she", "they", "this", "that", "these", "those")
 _POSSESSIVES = ("its", "his", "her", "their")
-
-
-def _read_case(facts: Mapping[str, Any]) -> Case:
-    told = tuple((str(who), str(element), fact) for who, element, fact in facts["told"])
-    return Case(int(facts["level"]), str(facts["asked"]), told, bool(facts["nothing_else"]))
 
 
 def _as_pattern(template: str) -> re.Pattern[str]:

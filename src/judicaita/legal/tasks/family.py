@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol
 
+from judicaita.errors import DataError
 from judicaita.types import Sample
 
 Level = int | str
@@ -38,6 +40,18 @@ class StepVerdict:
     """The point that the step decides, one of the family's `required` where it counts."""
     reason: str = ""
     """Why a step is false or not checkable; "" for a true one."""
+
+
+@contextmanager
+def reading_facts(family: str) -> Iterator[None]:
+    """Tell what is wrong with recorded facts that cannot be read: a `DataError`."""
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"These are no facts of a {family} question ({type(error).__name__}: {error}). Give "
+            "what the family's `parse` makes of the question."
+        ) from error
 
 
 class TaskFamily(Protocol):

@@ -70,7 +70,8 @@ _TWO_YEARS = re.compile(
 _EIGHTEEN = re.compile(r"(?:(?:is|was|turns|turned|becomes) )?18 on @(\d+)")
 _MINOR = re.compile("(?:(?:is|was) )?(?:a minor|(?P<neither>no minor|not a minor))")
 _AWAY = re.compile(
-    r"(?:was )?(?P<days>\d+) days (?:away|absent|out of state) (?P<when>before|after) the injury"
+    r"(?:was )?(?P<days>\d{1,6}) days (?:away|absent|out of state) "
+    "(?P<when>before|after) the injury"
 )
 _ENDS = re.compile(r"the time (?:ends on|runs to) @(\d+)")
 _NO_TOLLING = ("no tolling", "no time is added")

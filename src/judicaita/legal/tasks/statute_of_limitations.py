@@ -30,7 +30,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
 from judicaita.errors import DataError
-from judicaita.legal.tasks.family import AnswerType, Law, Level, StepVerdict
+from judicaita.legal.tasks.family import AnswerType, Law, Level, StepVerdict, reading_facts
 from judicaita.legal.tasks.limitation_claim import (
     MAJORITY,
     MONTHS,
@@ -141,21 +141,21 @@ class StatuteOfLimitations:
 
     def solve(self, facts: Mapping[str, Any]) -> str:
         """Yes iff the claim asked about was filed by its last day."""
-        return "Yes" if Claim.from_dict(facts["claim"]).is_in_time else "No"
+        return "Yes" if _read_claim(facts).is_in_time else "No"
 
     def required(self, facts: Mapping[str, Any]) -> tuple[str, ...]:
         """The end of two years, tolling as far as it is told, the last day, the comparison."""
-        return required_points(Claim.from_dict(facts["claim"]))
+        return required_points(_read_claim(facts))
 
     def trace(self, facts: Mapping[str, Any]) -> str:
         """One step a point, one step a line."""
-        steps = _steps(Claim.from_dict(facts["claim"]))
+        steps = _steps(_read_claim(facts))
         lines = [f"Step {number}: {step}" for number, step in enumerate(steps, start=1)]
         return "\n".join([*lines, f"Conclusion: {self.solve(facts)}"])
 
     def check(self, facts: Mapping[str, Any], step: str) -> StepVerdict:
         """Whether a step is true of the claim asked about; see `limitation_steps.py`."""
-        return ClaimReader(Claim.from_dict(facts["claim"])).check(step)
+        return ClaimReader(_read_claim(facts)).check(step)
 
     def parse(self, text: str) -> dict[str, Any]:
         """Read a question in the family's words; a `DataError` for any other."""
@@ -192,6 +192,11 @@ class StatuteOfLimitations:
             "other_claim": others[0].as_dict() if others else None,
             **claim.labels,
         }
+
+
+def _read_claim(facts: Mapping[str, Any]) -> Claim:
+    with reading_facts("statute_of_limitations"):
+        return Claim.from_dict(facts["claim"])
 
 
 def _plain_level(claim: Claim) -> int:
