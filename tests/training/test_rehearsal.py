@@ -31,8 +31,12 @@ def test_fresh_samples_of_easy_levels_equally_often() -> None:
     source = source_of(rehearsal_dataset="hearsay,negligence")
     samples = [source[index] for index in range(80)]
     tasks = Counter(sample.task for sample in samples)
-    easy = {f"{name}_{level}" for name in ("hearsay", "negligence") for level in (1, 2)}
-    assert tasks == dict.fromkeys(easy, 20)
+    families = [get_family(name) for name in ("hearsay", "negligence")]
+    assert tasks.keys() == {f"{f.name}_{level}" for f in families for level in f.easy_levels}
+    for family in families:
+        counts = [tasks[f"{family.name}_{level}"] for level in family.easy_levels]
+        assert sum(counts) == 40
+        assert max(counts) - min(counts) <= 1
     for sample in samples:
         family = get_family(sample.facts["family"])
         assert split_of(family.pattern(sample.facts)) == "train"
