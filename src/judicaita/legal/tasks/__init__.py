@@ -2,7 +2,8 @@
 
 A family is one file that holds the whole task: how facts are drawn and worded (`sample`), the
 worked solution (`trace`), the rule (`solve`) and the way back from words to facts (`parse`).
-To add one, write the file and enter it in `FAMILIES`.
+To add one, write the file and enter it in `FAMILIES`. Diversity and limitation have their facts and
+their grammar of steps in files of their own; all families of elements share `elements.py`.
 """
 
 from __future__ import annotations
