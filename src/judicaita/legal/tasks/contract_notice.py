@@ -1,6 +1,7 @@
 """Contract terms: did a notice end a lease that would otherwise renew itself?
 
-The contract's own terms decide: who may end it, how long before, in what form, and to whom. Notice
+The contract's own terms decide: who may end it, how long before ("40 days of 60": 40 days' notice
+where the contract asks for 60), in what form, and to whom. Notice
 so given is a condition (Restatement (Second) of Contracts § 224), and without it the end that
 depends on it does not come about (§ 225). Excuse, waiver, substantial compliance and statutes for
 residential leases are left out.
@@ -8,13 +9,11 @@ residential leases are left out.
 
 from __future__ import annotations
 
-import itertools
 import random
 import re
 from dataclasses import dataclass
-from functools import cached_property
 
-from judicaita.legal.tasks.elements import Element, ElementFamily, Findings, all_met
+from judicaita.legal.tasks.elements import Element, ElementFamily, Findings, Listed, all_met
 from judicaita.legal.tasks.family import Law
 
 _SHARE_MET = 2 / 3
@@ -32,7 +31,7 @@ class InTime(Element):
         wanted = rng.random() < _SHARE_MET if is_met is None else is_met
         pairs = [(g, d) for g in self.given for d in self.due if (g >= d) == wanted]
         given, due = rng.choice(pairs)
-        return f"{given} days where {due} are due"
+        return f"{given} days of {due}"
 
     def is_met(self, fact: str) -> bool:
         """See `Element`."""
@@ -41,34 +40,7 @@ class InTime(Element):
 
     def recognise(self, words: str) -> str | None:
         """See `Element`."""
-        return words if re.fullmatch(r"\d+ days where \d+ are due", words) else None
-
-
-@dataclass(frozen=True)
-class AsAgreed(Element):
-    """What was done, and what the contract names."""
-
-    options: tuple[str, ...] = ()
-    form: str = "{done} where {agreed} is due"
-
-    def draw(self, rng: random.Random, is_met: bool | None = None) -> str:
-        """See `Element`."""
-        wanted = rng.random() < _SHARE_MET if is_met is None else is_met
-        agreed, other = rng.sample(self.options, 2)
-        return self.form.format(done=agreed if wanted else other, agreed=agreed)
-
-    def is_met(self, fact: str) -> bool:
-        """See `Element`."""
-        return any(fact == self.form.format(done=one, agreed=one) for one in self.options)
-
-    def recognise(self, words: str) -> str | None:
-        """See `Element`."""
-        return words if words in self._known else None
-
-    @cached_property
-    def _known(self) -> frozenset[str]:
-        pairs = itertools.product(self.options, repeat=2)
-        return frozenset(self.form.format(done=done, agreed=agreed) for done, agreed in pairs)
+        return words if re.fullmatch(r"\d+ days of \d+", words) else None
 
 
 class ContractNotice(ElementFamily):
@@ -87,28 +59,39 @@ class ContractNotice(ElementFamily):
     subjects = ("the notice",)
     elements = (
         InTime("in_time", ("in time",), ("too late", "not in time"), "{who} gave {fact}."),
-        AsAgreed(
+        Listed(
             "in_form",
             ("in due form",),
             ("in the wrong form", "not in due form"),
-            "{who} wrote {fact}.",
-            options=("a letter", "an email", "a fax"),
+            "{who} sent {fact}.",
+            meeting=(
+                "a letter as agreed",
+                "a fax as agreed",
+                "a deed as agreed",
+                "a form as agreed",
+            ),
+            failing=("a text for a letter", "an email for a deed"),
         ),
-        AsAgreed(
+        Listed(
             "right_party",
             ("the right party",),
             ("the wrong party", "not the right party"),
-            "{who} is {fact}.",
-            options=("the tenant", "the owner", "the broker"),
-            form="{done} where {agreed} may end it",
+            "{who} acted as {fact}.",
+            meeting=("the tenant", "the lessee", "the tenant's heir", "the tenant's agent"),
+            failing=("a mere friend", "a subtenant"),
         ),
-        AsAgreed(
+        Listed(
             "right_recipient",
             ("to the right place",),
             ("to the wrong place", "not to the right place"),
-            "{who} sent it {fact}.",
-            options=("to the office", "to the agent", "to the bank"),
-            form="{done} where it goes {agreed}",
+            "{who} wrote {fact}.",
+            meeting=(
+                "to the landlord",
+                "to the owner",
+                "to the named office",
+                "to the owner's agent",
+            ),
+            failing=("to a bank", "to an old address"),
         ),
     )
     background = ("{who} runs a bakery.", "{who} likes tea.", "{who} drove home.")

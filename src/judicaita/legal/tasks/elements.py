@@ -1,14 +1,16 @@
 """Families whose answer follows from elements, each met or not by a fact about one party.
 
     level  elements in dispute   besides
-    1      one                   "Nothing else is disputed."
-    2      two                   "Nothing else is disputed."
-    3      all
-    4      all                   a sentence that decides nothing, about another person
-    5      all                   a second matter, whose every fact is the opposite
+    1      one                   "Nothing else is disputed.", and now and then an aside
+    2      two                   the same
+    3      three                 the same
+    4      all
+    5      all                   an aside: a sentence about another person that decides nothing
+    6      all                   a second matter, whose every fact is the opposite
 
-Level 5 binds facts to roles: both facts of every element are told, one of each party, so that which
-words occur says nothing about the answer.
+Facts are told, and decided, in the order of the elements; on level 6 in any order. Level 6 binds
+facts to roles: both facts of every element are told, one of each party, so that which words occur
+says nothing about the answer.
 
 Facts are drawn uniformly among the combinations that give the drawn answer. Each element has about
 twice as many facts that meet it as facts that do not, so that no element alone decides: where n
@@ -35,7 +37,7 @@ from __future__ import annotations
 import random
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar
@@ -49,10 +51,13 @@ from judicaita.types import Sample
 
 NOTHING_ELSE = "Nothing else is disputed."
 
-_DISPUTED = {1: 1, 2: 2}
+_DISPUTED = {1: 1, 2: 2, 3: 3}
 """Level → elements in dispute; all of them on any other level."""
 
-_DISTRACTED, _BOUND = 4, 5
+_ASIDE = 0.3
+"""Share of questions of the levels in `_DISPUTED` with an aside."""
+
+_DISTRACTED, _BOUND = 5, 6
 
 Findings = Mapping[str, bool | None]
 """Element → met, unmet, or None where the needed fact is missing."""
@@ -188,12 +193,12 @@ class ElementFamily(ABC):
     undisputed: ClassVar[Mapping[str, bool]] = {}
     """How elements stand that are not in dispute; met unless entered here."""
     can_concede: ClassVar[bool] = True
-    """Whether elements that are not told stand undisputed on levels 1 and 2; else nothing speaks
+    """Whether elements that are not told stand undisputed on levels 1 to 3; else nothing speaks
     for them."""
 
-    levels: ClassVar[tuple[Level, ...]] = (1, 2, 3, 4, 5)
-    easy_levels: ClassVar[tuple[Level, ...]] = (1, 2)
-    hard_levels: ClassVar[tuple[Level, ...]] = (3, 4, 5)
+    levels: ClassVar[tuple[Level, ...]] = (1, 2, 3, 4, 5, 6)
+    easy_levels: ClassVar[tuple[Level, ...]] = (1, 2, 3)
+    hard_levels: ClassVar[tuple[Level, ...]] = (4, 5, 6)
 
     @abstractmethod
     def conclude(self, findings: Findings) -> str:
@@ -211,7 +216,7 @@ class ElementFamily(ABC):
         case = self._draw(rng, level, rng.choice(self.kinds_of_answer(level)))
         record = self._as_dict(case)
         sentences = [self._element(name).tell(who, fact) for who, name, fact in case.told]
-        if level == _DISTRACTED:
+        if level == _DISTRACTED or (level in _DISPUTED and rng.random() < _ASIDE):
             other = rng.choice([name for name in NAMES if name != case.asked])
             place = rng.randint(0, len(sentences))
             sentences.insert(place, rng.choice(self.background).format(who=other))
@@ -252,7 +257,7 @@ class ElementFamily(ABC):
         if level == _BOUND:
             told += [(other, *item) for item in self._opposite(rng, facts).items()]
             rng.shuffle(told)
-        # From the fourth level on, a missing fact is not told to be missing.
+        # From the fifth level on, a missing fact is not told to be missing.
         told = [item for item in told if item[2] is not None or level < _DISTRACTED]
         return replace(case, told=tuple(told))
 
@@ -367,8 +372,7 @@ class ElementFamily(ABC):
             else:
                 raise self._unreadable(sentence)
         others = any(who != found["who"] for who, _, _ in told)
-        plain = next((level for level in (1, 2, 3) if self.told_count(level) == len(told)), 3)
-        level = _BOUND if others else _DISTRACTED if distracted else plain
+        level = self._level_of(told, nothing_else, others, distracted)
         case = Case(level, found["who"], tuple(told), nothing_else)
         if len({(who, element) for who, element, _ in told}) < len(told):
             raise DataError(
@@ -380,6 +384,16 @@ class ElementFamily(ABC):
                 "a fact."
             )
         return self._as_dict(case)
+
+    def _level_of(
+        self, told: Sequence[Told], nothing_else: bool, others: bool, distracted: bool
+    ) -> int:
+        if others:
+            return _BOUND
+        for level in _DISPUTED:
+            if self.told_count(level) == len(told) and nothing_else == self.can_concede:
+                return level
+        return _DISTRACTED if distracted else 4
 
     def _read_told(self, sentence: str) -> Told | None:
         for element in self.elements:

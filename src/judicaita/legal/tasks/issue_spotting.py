@@ -92,7 +92,7 @@ class IssueSpotting(ElementFamily):
 
     def told_count(self, level: int) -> int:
         """Events told."""
-        return {1: 2, 2: 3, 4: 5}.get(level, 4)
+        return {1: 2, 2: 3, 3: 4, 6: 4}.get(level, 5)
 
     def kinds_of_answer(self, level: int) -> tuple[str, ...]:
         """How many torts are raised."""
