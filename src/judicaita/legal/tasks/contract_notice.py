@@ -58,12 +58,15 @@ class ContractNotice(ElementFamily):
     question = "Did {who} end the lease?"
     subjects = ("the notice",)
     elements = (
-        InTime("in_time", ("in time",), ("too late", "not in time"), "{who} gave {fact}."),
+        InTime(
+            "in_time", ("in time",), ("too late", "not in time"), "{who} gave {fact}.", "timing"
+        ),
         Listed(
             "in_form",
             ("in due form",),
             ("in the wrong form", "not in due form"),
             "{who} sent {fact}.",
+            "form",
             meeting=(
                 "a letter as agreed",
                 "a fax as agreed",
@@ -77,6 +80,7 @@ class ContractNotice(ElementFamily):
             ("the right party",),
             ("the wrong party", "not the right party"),
             "{who} acted as {fact}.",
+            "role",
             meeting=("the tenant", "the lessee", "the tenant's heir", "the tenant's agent"),
             failing=("a mere friend", "a subtenant"),
         ),
@@ -85,6 +89,7 @@ class ContractNotice(ElementFamily):
             ("to the right place",),
             ("to the wrong place", "not to the right place"),
             "{who} wrote {fact}.",
+            "address",
             meeting=(
                 "to the landlord",
                 "to the owner",

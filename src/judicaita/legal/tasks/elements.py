@@ -59,6 +59,12 @@ _ASIDE = 0.3
 
 _DISTRACTED, _BOUND = 5, 6
 
+_CONCEDE = 0.15
+"""Share of elements out of dispute that are conceded one by one, rather than passed over."""
+
+CONCEDED = "conceded"
+"""Stands for a fact where the other side concedes that the element is met."""
+
 Findings = Mapping[str, bool | None]
 """Element → met, unmet, or None where the needed fact is missing."""
 
@@ -75,7 +81,9 @@ class Element(ABC):
     sentence: str
     """How a fact is told, with ``{who}`` and ``{fact}``."""
     noun: str = ""
-    """What is missing where the fact is; "" for an element whose fact is always told."""
+    """What is conceded or missing where no fact is told; "" where that never happens."""
+    can_be_missing: bool = False
+    """Whether a question may leave its fact out although it is in dispute."""
 
     @abstractmethod
     def draw(self, rng: random.Random, is_met: bool | None = None) -> str:
@@ -90,22 +98,32 @@ class Element(ABC):
         """The fact that normalised words tell, if this element can have such a fact."""
 
     def tell(self, who: str, fact: str | None) -> str:
-        """The sentence of a question that tells a fact, or that it is missing."""
+        """The sentence of a question that tells a fact, a concession, or that nothing is known."""
         if fact is None:
             return f"There is no word on {who}'s {self.noun}."
+        if fact == CONCEDED:
+            return f"{who}'s {self.noun} is conceded."
         return self.sentence.format(who=who, fact=fact)
 
     @cached_property
     def telling(self) -> re.Pattern[str]:
-        """Matches a told sentence; groups ``who`` and ``fact``, or ``whose`` for a missing one."""
+        """Matches a told sentence; groups ``who`` and ``fact``, or ``whose`` for a missing one, or
+        ``conceded`` for whose element is met without a fact."""
         told = re.escape(self.sentence)
         told = told.replace(r"\{who\}", r"(?P<who>\w+)").replace(r"\{fact\}", r"(?P<fact>.+)")
-        missing = rf"There is no word on (?P<whose>\w+)'s {self.noun or '(?!)'}\."
-        return re.compile(f"{told}|{missing}")
+        noun = self.noun or "(?!)"
+        missing = rf"There is no word on (?P<whose>\w+)'s {noun}\."
+        return re.compile(rf"{told}|{missing}|(?P<conceded>\w+)'s {noun} is conceded\.")
 
-    def silence(self, who: str) -> str:
-        """The normalised sentence that tells a fact to be missing."""
-        return normalise(self.tell(who, None)).rstrip(".")
+    def evidence(self, fact: str | None) -> str:
+        """How the worked solution refers to what is told."""
+        if fact is None:
+            return f"no word on {self.noun}"
+        return f"{self.noun} is conceded" if fact == CONCEDED else fact
+
+    def holds(self, fact: str) -> bool:
+        """Whether the element is met by a fact or a concession."""
+        return fact == CONCEDED or self.is_met(fact)
 
     @cached_property
     def retelling(self) -> re.Pattern[str]:
@@ -254,6 +272,8 @@ class ElementFamily(ABC):
             case = Case(level, asked, tuple(told), self.can_concede and level in _DISPUTED)
             if self.kind_of(self.conclude(self._findings(case))) == kind:
                 break
+        if case.nothing_else:
+            told = self._with_concessions(rng, told, asked)
         if level == _BOUND:
             told += [(other, *item) for item in self._opposite(rng, facts).items()]
             rng.shuffle(told)
@@ -262,8 +282,16 @@ class ElementFamily(ABC):
         return replace(case, told=tuple(told))
 
     def _draw_fact(self, rng: random.Random, element: Element) -> str | None:
-        is_missing = bool(element.noun) and rng.random() < _MISSING
+        is_missing = element.can_be_missing and rng.random() < _MISSING
         return None if is_missing else element.draw(rng)
+
+    def _with_concessions(self, rng: random.Random, told: list[Told], asked: str) -> list[Told]:
+        """Some of the elements out of dispute are conceded, each in its place in the order."""
+        facts = {name: fact for _, name, fact in told}
+        for element in self.elements:
+            if element.name not in facts and element.noun and rng.random() < _CONCEDE:
+                facts[element.name] = CONCEDED
+        return [(asked, e.name, facts[e.name]) for e in self.elements if e.name in facts]
 
     def _opposite(
         self, rng: random.Random, facts: Mapping[str, str | None]
@@ -277,7 +305,7 @@ class ElementFamily(ABC):
         for name, fact in facts.items():
             element = self._element(name)
             opposite[name] = element.draw(rng, None if fact is None else not element.is_met(fact))
-        may_miss = [name for name in facts if self._element(name).noun]
+        may_miss = [name for name in facts if self._element(name).can_be_missing]
         if may_miss and None not in facts.values():
             opposite[rng.choice(may_miss)] = None
         return opposite
@@ -293,7 +321,7 @@ class ElementFamily(ABC):
         return self._disputed(self._read_case(facts))
 
     def _disputed(self, case: Case) -> tuple[str, ...]:
-        silent = [e.name for e in self.elements if e.noun and e.name not in case.own]
+        silent = [e.name for e in self.elements if e.can_be_missing and e.name not in case.own]
         return (*case.own, *([] if case.nothing_else else silent))
 
     def _findings(self, case: Case) -> dict[str, bool | None]:
@@ -304,7 +332,7 @@ class ElementFamily(ABC):
             if element.name not in disputed:
                 findings[element.name] = self.undisputed.get(element.name, self.can_concede)
             else:
-                findings[element.name] = None if fact is None else element.is_met(fact)
+                findings[element.name] = None if fact is None else element.holds(fact)
         return findings
 
     def trace(self, facts: Mapping[str, Any]) -> str:
@@ -313,11 +341,10 @@ class ElementFamily(ABC):
         steps = []
         for name in self._disputed(case):
             element, fact = self._element(name), case.own.get(name)
-            if fact is None:
-                steps.append(f"no word on {element.noun}, so {element.noun} is open.")
-            else:
-                finding = element.met[0] if element.is_met(fact) else element.unmet[0]
-                steps.append(f"{fact}, so {finding}.")
+            finding = f"{element.noun} is open"
+            if fact is not None:
+                finding = element.met[0] if element.holds(fact) else element.unmet[0]
+            steps.append(f"{element.evidence(fact)}, so {finding}.")
         lines = [f"Step {number}: {step}" for number, step in enumerate(steps, start=1)]
         return "\n".join([*lines, f"Conclusion: {self.solve(facts)}"])
 
@@ -329,7 +356,8 @@ class ElementFamily(ABC):
             case = Case(int(facts["level"]), str(facts["asked"]), told, bool(facts["nothing_else"]))
             known = {element.name: element for element in self.elements}
             for _, name, fact in told:
-                if fact is not None and known[name].recognise(normalise(fact)) != fact:
+                is_fact = fact in (None, CONCEDED) or known[name].recognise(normalise(fact)) == fact
+                if not is_fact:
                     raise ValueError(f"{fact!r} is no fact of {name}")
         return case
 
@@ -391,7 +419,8 @@ class ElementFamily(ABC):
         if others:
             return _BOUND
         for level in _DISPUTED:
-            if self.told_count(level) == len(told) and nothing_else == self.can_concede:
+            in_dispute = sum(fact != CONCEDED for _, _, fact in told)
+            if self.told_count(level) == in_dispute and nothing_else == self.can_concede:
                 return level
         return _DISTRACTED if distracted else 4
 
@@ -400,6 +429,8 @@ class ElementFamily(ABC):
             match = element.telling.fullmatch(sentence)
             if match and match["whose"]:
                 return match["whose"], element.name, None
+            if match and match["conceded"]:
+                return match["conceded"], element.name, CONCEDED
             fact = match and element.recognise(normalise(match["fact"]))
             if match and fact:
                 return match["who"], element.name, fact
@@ -464,11 +495,10 @@ class ElementFamily(ABC):
         """(element, fact) that the words tell, the name of the party or a pronoun before them."""
         opened = self._without_subject(case, words)
         for element in self.elements:
-            if element.noun and words in (
-                f"no word on {element.noun}",
-                element.silence(case.asked),
-            ):
-                return element.name, None
+            for fact in (None, CONCEDED) if element.noun else ():
+                told = normalise(element.tell(case.asked, fact)).rstrip(".")
+                if words in (element.evidence(fact), told):
+                    return element.name, fact
             match = element.retelling.fullmatch(words)
             if match and not self._is_own(case, match.groupdict().get("who")):
                 match = None  # "nobody spoke at lunch", "never sold here often"
