@@ -306,22 +306,34 @@ def export(checkpoint: Path | None, output: Path, merge: bool) -> None:
 
 
 @app.command("quickstart")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option(
+    "--seeds",
+    "--seed",
+    type=click.IntRange(min=0),
+    multiple=True,
+    default=(0,),
+    show_default="0",
+    help="One, or several: --seeds 0 1 2. Each takes minutes.",
+)
+@click.argument("more_seeds", type=click.IntRange(min=0), nargs=-1, metavar="")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the figures.")
 @click.option(
     "--output-dir",
     type=click.Path(path_type=Path),
     default=Path("checkpoints/quickstart"),
     show_default=True,
-    help="The run's folder; a number is added where it is taken.",
+    help="Gets a folder a seed; a number is added where it is taken.",
 )
-def quickstart(seed: int, output_dir: Path) -> None:
-    """Train the embedded model on legal questions, evaluate it, and explain an answer.
+def quickstart(
+    seeds: tuple[int, ...], more_seeds: tuple[int, ...], json_file: Path | None, output_dir: Path
+) -> None:
+    """Train the embedded model on legal questions in three ways and compare them.
 
     Minutes on two CPU cores; no download, no GPU.
     """
     from judicaita.quickstart import run_quickstart
 
-    click.echo(run_quickstart(output_dir, seed=seed))
+    click.echo(run_quickstart(output_dir, seeds=(*seeds, *more_seeds), json_file=json_file))
 
 
 @app.command("version")

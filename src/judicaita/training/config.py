@@ -39,7 +39,7 @@ PROFILES: dict[str, dict[str, Any]] = {
     "tiny": {
         "use_lora": False,
         "lora_dropout": 0.0,
-        "learning_rate": 4e-4,
+        "learning_rate": 1e-3,
         "adam_beta2": 0.99,
         "weight_decay": 0.0,
         "lr_scheduler": "linear",
@@ -56,6 +56,11 @@ PROFILES: dict[str, dict[str, Any]] = {
         "verbosity_tolerance": 0.6,
         "num_epochs": 1,
         "eval_steps": 50,
+        "step_weight": 0.667,
+        "sampler": "unrewarded",
+        "rehearsal_weight": 0.3,
+        "rehearsal_dataset": "hearsay,non_compete,ucc_firm_offer,negligence,"
+        "personal_jurisdiction,adverse_possession,contract_notice",
     },
 }
 """Settings that belong to a model; they lie between the configuration file and the defaults."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +15,12 @@ def plot_run(events: Path, output: Path) -> Path:
 
     Needs matplotlib (``judicaita[eval]``); `DataError` when the run has taken no step yet.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise JudicaitaError(
-            "plots need matplotlib, which is not installed: pip install 'judicaita[eval]'."
-        ) from None
     recorded = read_events(events)
     steps = [event for event in recorded if event["event"] == "step"]
     evaluations = [event for event in recorded if event["event"] == "eval"]
     if not steps:
         raise DataError(f"{events} records no step, so there is nothing to draw.")
-    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    figure = _figure(12, 3.6)
     rewards, accuracy, shares = figure.subplots(1, 3)
     parts = sorted(name for name in steps[0] if name.startswith("reward/"))
     _lines(rewards, "rewards while training", steps, ["reward", *parts])
@@ -38,6 +33,45 @@ def plot_run(events: Path, output: Path) -> Path:
         axes.grid(alpha=0.3)
     figure.savefig(output, dpi=120)
     return output
+
+
+Panel = tuple[Sequence[str], Mapping[str, Sequence[float]]]
+"""Names of groups of bars, and for each series a share in [0, 1] per group."""
+
+
+def plot_bars(panels: Mapping[str, Panel], output: Path) -> Path:
+    """Draw panels of grouped bars, one below another, as a PNG; a title leads to each panel.
+
+    Needs matplotlib (``judicaita[eval]``).
+    """
+    figure = _figure(11, 3.4 * len(panels))
+    for axes, (title, (groups, series)) in zip(
+        figure.subplots(len(panels), 1, squeeze=False)[:, 0], panels.items(), strict=True
+    ):
+        width = 0.8 / len(series)
+        for place, (name, values) in enumerate(series.items()):
+            starts = [group - 0.4 + (place + 0.5) * width for group in range(len(groups))]
+            bars = axes.bar(starts, values, width, label=name)
+            axes.bar_label(bars, fmt="%.2f", fontsize=6, padding=1)
+        axes.set_xticks(range(len(groups)), [name.replace("_", " ") for name in groups])
+        axes.tick_params(axis="x", labelsize=8)
+        axes.set_ylim(0, 1.12)
+        axes.set_title(title)
+        axes.grid(axis="y", alpha=0.3)
+        axes.legend(fontsize="small", ncols=len(series), loc="upper right")
+    figure.savefig(output, dpi=120)
+    return output
+
+
+def _figure(width: float, height: float) -> Any:
+    """An empty drawing, in inches."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise JudicaitaError(
+            "plots need matplotlib, which is not installed: pip install 'judicaita[eval]'."
+        ) from None
+    return Figure(figsize=(width, height), layout="constrained")
 
 
 def _lines(axes: Any, title: str, events: list[dict[str, Any]], names: list[str]) -> None:

@@ -59,7 +59,7 @@ _ASIDE = 0.3
 
 _DISTRACTED, _BOUND = 5, 6
 
-_CONCEDE = 0.15
+_CONCEDE = 0.025
 """Share of elements out of dispute that are conceded one by one, rather than passed over."""
 
 CONCEDED = "conceded"
