@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from judicaita.errors import DataError
 from judicaita.legal.answers import parse_reasoning
 from judicaita.legal.tasks import FAMILIES, Level, check_trace, generate, stream
+from judicaita.legal.tasks.elements import ElementFamily
 from judicaita.types import Sample
 
 EACH_LEVEL = [(name, level) for name, family in FAMILIES.items() for level in family.levels]
@@ -157,6 +158,115 @@ def test_top_level_tells_the_opposite_of_another(name: str) -> None:
     for sample in draw(name, family.levels[-1], 100):
         people = {word for word in re.findall(r"\w+", str(sample.prompt)) if word in NAMES}
         assert len(people) >= 2
+
+
+# ── families of elements ─────────────────────────────────────────────────────────────────────────
+
+ELEMENTS = {name: f for name, f in FAMILIES.items() if isinstance(f, ElementFamily)}
+
+
+def sentences_of(sample: Sample) -> list[str]:
+    """The sentences of the story, without the question."""
+    return re.findall(r"[^.?]+\.", str(sample.prompt))
+
+
+@pytest.mark.parametrize("name", ELEMENTS)
+def test_levels_by_the_words_of_their_questions(name: str) -> None:
+    family, disputed = ELEMENTS[name], dict[Level, int]()
+    for level in map(int, family.levels):
+        counts = Counter[int]()
+        asides = 0
+        for sample in draw(name, level, 300):
+            asked, sentences = str(sample.facts["asked"]), sentences_of(sample)
+            own = [s for s in sentences if re.search(rf"\b{asked}\b", s)]
+            rest = [s.strip() for s in sentences if s not in own]
+            open_ = [s for s in own if "conceded" not in s]
+            counts[len(open_)] += 1
+            undisputed = "Nothing else is disputed." in rest
+            assert undisputed == (level <= 3 and family.can_concede)
+            if level == 6:
+                others = {w for s in rest for w in re.findall(r"\w+", s)} & NAMES
+                assert len(others) == 1
+                continue
+            asides += len(rest) - undisputed
+            assert len(rest) - undisputed <= 1
+            assert len(own) == len(open_) or level <= 3
+        disputed[level] = max(counts)
+        # Sentences about the person asked about: fewer than in dispute only where word is missing.
+        assert len(counts) == 1 or (name == "adverse_possession" and level >= 5)
+        # An aside in .3 of 300, ± 4 standard errors; always on the fifth level; else never.
+        bounds = {1: (59, 121), 2: (59, 121), 3: (59, 121), 4: (0, 0), 5: (300, 300), 6: (0, 0)}
+        low, high = bounds[level]
+        assert low <= asides <= high, level
+    expected = [2, 3, 4, 5, 5, 4] if name == "issue_spotting" else [1, 2, 3, 4, 4, 4]
+    assert list(disputed.values()) == expected
+
+
+@pytest.mark.parametrize("name", ELEMENTS)
+def test_facts_stand_in_the_order_of_the_elements(name: str) -> None:
+    """Of the question and of the steps; on the last level in any order."""
+    family = ELEMENTS[name]
+    order = [element.name for element in family.elements]
+    for level in family.levels[:-1]:
+        for sample in draw(name, level, 100):
+            told = [element for _, element, _ in sample.facts["told"]]
+            assert told == [element for element in order if element in told]
+            decided = family.required(sample.facts)[: len(told)]
+            assert list(decided) == told
+    orders = set()
+    for sample in draw(name, 6, 100):
+        asked = sample.facts["asked"]
+        orders.add(tuple(element for who, element, _ in sample.facts["told"] if who == asked))
+    assert len(orders) > 10
+
+
+@pytest.mark.parametrize("name", [name for name, f in ELEMENTS.items() if f.can_concede])
+def test_what_is_conceded_is_no_level_of_its_own(name: str) -> None:
+    """Each element out of dispute, where it can be, conceded by hand: the level stays."""
+    family = ELEMENTS[name]
+    for level in family.easy_levels:
+        for sample in draw(name, level, 30):
+            asked = sample.facts["asked"]
+            told = {element for _, element, _ in sample.facts["told"]}
+            for element in family.elements:
+                if not element.noun or element.name in told:
+                    continue
+                prompt = f"{asked}'s {element.noun} is conceded. {sample.prompt}"
+                facts = family.parse(prompt)
+                assert facts["level"] == level
+                assert facts[element.name] is True
+                assert family.solve(facts) == sample.reference
+                assert family.required(facts) == (element.name, *family.required(sample.facts))
+                assert check_trace(family, facts, family.trace(facts)).is_sound
+                assert not check_trace(family, facts, sample.trace).is_sound
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("personal_jurisdiction", "Ava's home is conceded. Can this state's courts hear Ava?"),
+        ("issue_spotting", "Ava's battery is conceded. Which torts did Ava commit?"),
+        ("negligence", "There is no word on Ava's duty. Is Ava liable in negligence?"),
+        ("negligence", "Ava's duty is not conceded. Is Ava liable in negligence?"),
+        ("negligence", "Mia's duty is conceded. Is Ava liable in negligence?"),
+        (
+            "negligence",
+            "Ava's duty is conceded. Ava acted as a driver. Is Ava liable in negligence?",
+        ),
+        (
+            "adverse_possession",
+            "Ava's stay is conceded. There is no word on Ava's stay. Does Ava own the land?",
+        ),
+        ("contract_notice", f"Ava gave {'9' * 5_000} days of 60. Did Ava end the lease?"),
+        ("contract_notice", "Ava gave \u0665\u0660 days of 60. Did Ava end the lease?"),
+        ("contract_notice", "Ava gave 50 days where 60 are due. Did Ava end the lease?"),
+    ],
+)
+def test_what_no_question_tells_is_refused(name: str, text: str) -> None:
+    with pytest.raises(DataError) as caught:
+        FAMILIES[name].parse(text)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500
 
 
 def is_label(name: str, value: object) -> bool:

@@ -30,8 +30,16 @@ def asked(prompt: str, question: str) -> str:
     return found[1]
 
 
+def conceded(own: str, noun: str) -> bool:
+    """Whether the other side concedes something of the person whose sentences these are."""
+    return re.search(rf"'s {noun} is conceded\.", own) is not None
+
+
 def all_but(question: str, *defeats: str) -> Callable[[str], str]:
-    """Yes unless one of some phrases is told of the person asked about."""
+    """Yes unless one of some phrases is told of the person asked about.
+
+    What is conceded, or neither told nor disputed, defeats nothing.
+    """
     pattern = re.compile("|".join(defeats))
 
     def derive(prompt: str) -> str:
@@ -81,12 +89,14 @@ def personal_jurisdiction(prompt: str) -> str:
 
 def contract_notice(prompt: str) -> str:
     own = told_of(prompt, asked(prompt, r"Did (\w+) end the lease\?$"))
-    days = re.search(r"gave (\d+) days where (\d+)", own)
-    pairs = re.findall(
-        r"(?:wrote|is|sent it) (.+?) where (?:it goes )?(.+?)(?: is due| may|\.)", own
-    )
-    in_time = days is None or int(days[1]) - int(days[2]) >= 0
-    return "Yes" if in_time and all(one == other for one, other in pairs) else "No"
+    days = re.search(r"gave (\d+) days of (\d+)", own)
+    if days and int(days[1]) - int(days[2]) < 0:
+        return "No"
+    if re.search(r"sent a \w+ for|sent an \w+ for", own):  # another form than the one agreed
+        return "No"
+    if re.search("acted as (?:a mere friend|a subtenant)", own):  # no party, nor for one
+        return "No"
+    return "No" if re.search("wrote to (?:a bank|an old address)", own) else "Yes"
 
 
 TORTS = {
@@ -112,11 +122,17 @@ def adverse_possession(prompt: str) -> str:
         re.search("on a lease|with leave", own),
         re.search("with the (?:owner|public)", own),
     ]
-    told = [re.search(verb, own) for verb in ("stayed", "farmed", "came", "held")]
     if any(defeated):
         return "No"
-    undisputed = "Nothing else is disputed" in prompt and "no word" not in own
-    return "Yes" if undisputed or all(told) else "Insufficient facts"
+    points = {"stayed": "stay", "farmed": "farming", "came": "coming", "held": "holding"}
+    silent = [
+        noun
+        for verb, noun in points.items()
+        if not re.search(rf"\b{verb}\b", own) and not conceded(own, noun)
+    ]
+    if "Nothing else is disputed." in prompt:
+        silent = [noun for noun in silent if re.search(rf"no word on \w+'s {noun}\.", own)]
+    return "Insufficient facts" if silent else "Yes"
 
 
 STATE = r"[A-Z][a-z]+(?: [A-Z][a-z]+)?"
@@ -228,6 +244,51 @@ def test_solvers_agree_with_a_second_derivation(name: str) -> None:
             sample = family.sample(rng, level)
             prompt = str(sample.prompt)
             assert DERIVATIONS[name](prompt) == sample.reference, prompt
+
+
+NOUNS = {
+    "adverse_possession": ("stay", "farming", "coming", "holding"),
+    "contract_notice": ("timing", "form", "role", "address"),
+    "hearsay": ("setting", "purpose", "neutrality", "calm"),
+    "negligence": ("duty", "fault", "causation", "damage"),
+    "non_compete": ("bargain", "term", "area", "scope"),
+    "personal_jurisdiction": (None, "contact", "relation", "fairness"),  # no one concedes a home
+    "ucc_firm_offer": ("cargo", "trade", "signature", "timing"),
+}
+"""What each fact of a fourth-level question, in its order, is called where it is conceded."""
+
+
+@pytest.mark.parametrize("name", NOUNS)
+def test_conceding_any_point_agrees_with_the_second_derivation(name: str) -> None:
+    """A fact that meets its element or does not, or the lack of one, gives way to a concession."""
+    family, rng = FAMILIES[name], random.Random(f"concessions of {name}")
+    changed = 0
+    for _ in range(300):
+        sample = family.sample(rng, 4)
+        sentences = re.findall(r"[^.?]+[.?]", str(sample.prompt))
+        place = rng.randrange(4)
+        noun, who = NOUNS[name][place], sample.facts["asked"]
+        if noun is None:
+            continue
+        sentences[place] = f" {who}'s {noun} is conceded."
+        prompt = "".join(sentences).strip()
+        answer = family.solve(family.parse(prompt))
+        assert answer == DERIVATIONS[name](prompt), prompt
+        changed += answer != sample.reference
+    assert changed >= 10
+
+
+def test_the_draws_have_concessions_and_missing_facts() -> None:
+    """So that the agreement above is about them, too."""
+    found: dict[str, set[str]] = {"conceded": set(), "no word": set()}
+    for name in NOUNS:
+        rng = random.Random(f"second derivation of {name}")
+        for _ in range(400):
+            prompt = str(FAMILIES[name].sample(rng, 2).prompt)
+            found["conceded"] |= {name} if " is conceded." in prompt else set()
+            found["no word"] |= {name} if "no word on" in prompt else set()
+    assert found["conceded"] == set(NOUNS)
+    assert found["no word"] == {"adverse_possession"}
 
 
 @pytest.mark.parametrize(

@@ -38,9 +38,24 @@ FORUM = (
     "one hour. Can this state's courts hear Ava?"
 )
 NOTICE = (
-    "Ava gave 50 days where 60 are due. Ava wrote a fax where a fax is due. Ava is the broker "
-    "where the tenant may end it. Ava sent it to the bank where it goes to the bank. Did Ava end "
-    "the lease?"
+    "Ava gave 50 days of 60. Ava sent a fax as agreed. Ava acted as a subtenant. Ava wrote to the "
+    "owner's agent. Did Ava end the lease?"
+)
+NEGLIGENCE_CONCEDED = (
+    "Ava's duty is conceded. Ava ran a red light. Mia drove home. Ava's damage is conceded. "
+    "Nothing else is disputed. Is Ava liable in negligence?"
+)
+FORUM_CONCEDED = (
+    "Ava lives in Texas. Ava's contact is conceded. Ava would travel at ruinous cost. "
+    "Nothing else is disputed. Can this state's courts hear Ava?"
+)
+NOTICE_CONCEDED = (
+    "Ava's timing is conceded. Ava sent a text for a letter. Nothing else is disputed. "
+    "Did Ava end the lease?"
+)
+LAND_CONCEDED = (
+    "Ava's stay is conceded. There is no word on Ava's farming. Ava came on a lease. "
+    "Nothing else is disputed. Does Ava own the land?"
 )
 TORTS = (
     "Ava shook hands. Ava sold Kim's bike. Ava posted lies on Kim. Ava drove with care. "
@@ -122,9 +137,23 @@ LABELLED: dict[tuple[str, str], tuple[tuple[str, str], ...]] = {
         ("she ran a red light, hence a breach.", F),
         ("took every care, so careless.", F),
         ("from a storm, so the cause.", F),
-        ("harm done, since she walked off unhurt.", F),
+        ("harm done, since the victim walked off unhurt.", F),
+        ("harm done, since she walked off unhurt.", N),  # who did?
         ("a duty, so a breach.", F),  # she took every care
         ("Mia ran a red light, so careless.", N),
+        ("her victim broke an arm, so harm done.", T),
+        ("the victim broke an arm, so harm done.", T),
+        ("it was from a storm, so not the cause.", T),
+        ("duty is conceded, so a duty.", F),  # it is told
+        ("damage is conceded, so harm done.", F),
+        ("Ava broke an arm, so harm done.", N),  # that was her victim
+        ("she broke an arm, so harm done.", N),
+        ("the defendant broke an arm, so harm done.", N),
+        ("the victim took every care, so careful.", N),
+        ("the victim is careful.", N),
+        ("took every care, so the victim was careful.", N),
+        ("Ava's took every care, so careful.", N),
+        ("Ava had a driver, so a duty.", N),
         ("never took every care, so careful.", N),
         ("someone took every care, so careful.", N),
         ("Ava took every care, so careful, and it rained.", N),
@@ -132,6 +161,45 @@ LABELLED: dict[tuple[str, str], tuple[tuple[str, str], ...]] = {
         ("", N),
         ("...", N),
         ("it is what it is", N),
+    ),
+    ("negligence", NEGLIGENCE_CONCEDED): (
+        ("duty is conceded, so a duty.", T),
+        ("Ava's duty is conceded, so a duty.", T),
+        ("DUTY IS CONCEDED, SO UNDER A DUTY", T),
+        ("First, a duty because Ava's duty is conceded.", T),
+        ("damage is conceded, which means that there is damage.", T),
+        ("Ava owed a duty.", T),
+        ("ran a red light, so careless.", T),
+        ("duty is conceded, so no duty.", F),
+        ("duty is conceded, so not under a duty.", F),
+        ("duty is conceded, so careless.", F),
+        ("duty is conceded, so harm done.", F),
+        ("fault is conceded, so careless.", F),  # it is told
+        ("Ava's fault is conceded, so careless.", F),
+        ("careless because fault is conceded.", F),
+        ("causation is conceded, so the cause.", F),  # undisputed, and not conceded
+        ("a driver, so a duty.", F),  # of whom nothing is told
+        ("no word on duty, so no duty.", F),
+        ("no word on duty, so a duty.", F),
+        ("duty is open.", F),
+        ("a mere witness, so no duty.", F),
+        ("duty is conceded.", N),
+        ("Ava's duty is conceded.", N),
+        ("the cause.", N),  # not in dispute
+        ("duty is not conceded, so a duty.", N),
+        ("Ava's duty is not conceded, so a duty.", N),
+        ("not duty is conceded, so a duty.", N),
+        ("nobody's duty is conceded, so a duty.", N),
+        ("Mia's duty is conceded, so a duty.", N),
+        ("Zoe's duty is conceded, so a duty.", N),
+        ("conceded, so a duty.", N),
+        ("everything is conceded, so a duty.", N),
+        ("duty and damage is conceded, so a duty.", N),
+        ("duty is conceded, so duty is conceded.", N),
+        ("duty is conceded, so conceded.", N),
+        ("mood is conceded, so careless.", N),
+        ("Nothing else is disputed, so the cause.", N),
+        ("Mia drove home, so careless.", N),
     ),
     ("non_compete", NON_COMPETE): (
         ("for stock options, so part of a bargain.", T),
@@ -176,20 +244,55 @@ LABELLED: dict[tuple[str, str], tuple[tuple[str, str], ...]] = {
         ("one hour or two, so fair.", N),
         ("the court can hear Ava.", N),
     ),
+    ("personal_jurisdiction", FORUM_CONCEDED): (
+        ("contact is conceded, so with contacts here.", T),
+        ("Ava's contact is conceded, hence in contact with the state.", T),
+        ("at ruinous cost, so unfair.", T),
+        ("contact is conceded, so without contacts here.", F),
+        ("sold here often, so with contacts here.", F),  # of sales nothing is told
+        ("contact is conceded, so fair.", F),
+        ("fairness is conceded, so fair.", F),
+        ("relation is conceded, so related to them.", F),
+        ("the claim is related to them.", N),  # not in dispute
+        ("home is conceded, so not at home here.", N),
+        ("is conceded, so not at home here.", N),
+        (" is conceded, so at home here.", F),
+    ),
     ("contract_notice", NOTICE): (
-        ("50 days where 60 are due, so too late.", T),
-        ("Ava gave 50 days where 60 are due, so not in time.", T),
-        ("a fax where a fax is due, so in due form.", T),
-        ("the broker where the tenant may end it, so the wrong party.", T),
-        ("to the bank where it goes to the bank, so to the right place.", T),
-        ("50 days where 60 are due, so in time.", F),
-        ("60 days where 60 are due, so in time.", F),
-        ("50 days where 50 are due, so in time.", F),
-        ("a fax where a letter is due, so in the wrong form.", F),
-        ("the tenant where the tenant may end it, so the right party.", F),
-        ("to the bank where it goes to the bank, so to the wrong place.", F),
-        ("50 days, so too late.", N),  # days of what?
+        ("50 days of 60, so too late.", T),
+        ("Ava gave 50 days of 60, so not in time.", T),
+        ("it was 50 days of 60, so too late.", T),
+        ("a fax as agreed, so in due form.", T),
+        ("Ava acted as a subtenant, so the wrong party.", T),
+        ("to the owner's agent, so to the right place.", T),
+        ("She wrote to the owner's agent, hence the notice was to the right place.", T),
+        ("50 days of 60, so in time.", F),
+        ("60 days of 60, so in time.", F),
+        ("50 days of 50, so in time.", F),
+        ("60 days of 50, so too late.", F),
+        ("050 days of 60, so too late.", F),
+        ("a letter as agreed, so in due form.", F),
+        ("a text for a letter, so in the wrong form.", F),
+        ("the tenant, so the right party.", F),
+        ("to the owner, so to the right place.", F),  # it was to the agent
+        ("to the owner's agent, so to the wrong place.", F),
+        ("timing is conceded, so in time.", F),
+        ("50 days, so too late.", N),  # of how many?
         ("50 is less than 60.", N),
+        ("a fax, so in due form.", N),
+        ("the notice sent a fax as agreed, so in due form.", N),
+    ),
+    ("contract_notice", NOTICE_CONCEDED): (
+        ("timing is conceded, so in time.", T),
+        ("Ava's timing is conceded, so the notice was in time.", T),
+        ("a text for a letter, so in the wrong form.", T),
+        ("60 days of 60, so in time.", F),  # of days nothing is told
+        ("timing is conceded, so too late.", F),
+        ("timing is conceded, so in due form.", F),
+        ("role is conceded, so the right party.", F),
+        ("the notice was too late because timing is conceded.", F),
+        ("form is conceded, so in the wrong form.", F),
+        ("the right party.", N),  # not in dispute
     ),
     ("issue_spotting", TORTS): (
         ("shook hands, so no battery.", T),
@@ -220,6 +323,24 @@ LABELLED: dict[tuple[str, str], tuple[tuple[str, str], ...]] = {
         ("no word on farming, so hidden.", F),
         ("no word on Ava's mood, so mood is open.", N),
         ("no word on farming", N),
+    ),
+    ("adverse_possession", LAND_CONCEDED): (
+        ("stay is conceded, so twenty years or more.", T),
+        ("Ava's stay is conceded, so long enough.", T),
+        ("no word on farming, so farming is open.", T),
+        ("on a lease, so not hostile.", T),
+        ("stay is conceded, so under twenty years.", F),
+        ("stay is conceded, so stay is open.", F),
+        ("stay is conceded, so farming is open.", F),
+        ("for 40 years, so twenty years or more.", F),
+        ("farming is conceded, so open.", F),
+        ("farming is conceded, so farming is open.", F),
+        ("no word on stay, so stay is open.", F),
+        ("coming is conceded, so not hostile.", F),
+        ("holding is conceded, so exclusive.", F),  # undisputed, and not conceded
+        ("no word on holding, so holding is open.", F),
+        ("stay is open.", F),
+        ("exclusive", N),  # not in dispute
     ),
     ("adverse_possession", LAND_SILENT): (
         ("no word on farming, so farming is open.", T),
@@ -452,6 +573,16 @@ def test_facts_that_are_none_are_one_sentence_of_error(name: str) -> None:
         broken += [
             {**facts, key: wrong} for wrong in (None, 7, "x", [7], {"x": 1}, [["x", "y", "z"]])
         ]
+    if "told" in facts:
+        asked, element, _ = facts["told"][0]
+        told = ["Conceded", "conceded.", "", True, ["conceded"], "duty is conceded"]
+        if name in ("personal_jurisdiction", "issue_spotting"):  # a home, a tort: never conceded
+            told.append("conceded")
+            element = "at_home" if name == "personal_jurisdiction" else element
+        if name != "adverse_possession":
+            told.append(None)  # nor is word ever missing
+        broken += [{**facts, "told": [[asked, element, fact]]} for fact in told]
+        broken += [{**facts, "told": [[asked, "mood", fact]]} for fact in ("conceded", None)]
     for wrong in broken:
         if wrong.get("asked") is not facts.get("asked") and "asked" in wrong:
             continue  # any name may be asked about

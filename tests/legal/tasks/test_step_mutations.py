@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import re
 from collections import Counter
@@ -12,7 +13,7 @@ import pytest
 
 from judicaita.legal.answers import parse_reasoning
 from judicaita.legal.tasks import FAMILIES, TaskFamily, TraceCheck, check_trace
-from judicaita.legal.tasks.elements import ElementFamily
+from judicaita.legal.tasks.elements import CONCEDED, ElementFamily
 from judicaita.legal.tasks.vocabulary import NAMES, STATES
 from judicaita.types import Sample
 
@@ -100,7 +101,8 @@ def elements(sample: Sample, rng: random.Random) -> Iterator[Damage]:
     steps = steps_of(sample)
     required = family.required(sample.facts)
     by_name = {element.name: element for element in family.elements}
-    own = {name: fact for who, name, fact in sample.facts["told"] if who == sample.facts["asked"]}
+    asked = sample.facts["asked"]
+    own = {name: fact for who, name, fact in sample.facts["told"] if who == asked}
     for place, (step, name) in enumerate(zip(steps, required, strict=True)):
         evidence, finding = step.rstrip(".").split(", so ")
         flipped = finding.removeprefix("not ") if finding.startswith("not ") else f"not {finding}"
@@ -109,7 +111,7 @@ def elements(sample: Sample, rng: random.Random) -> Iterator[Damage]:
             yield Damage("negated", place, f"{evidence}, so {flipped}.", F)
             yield Damage("negated alone", place, f"it is {flipped}.", F)
             element = by_name[name]
-            met = element.is_met(own[name])
+            met = element.holds(own[name])
             opposite = (element.unmet if met else element.met)[0]
             yield Damage("flipped finding", place, f"{evidence}, so {opposite}.", F)
             wrong = element.draw(rng)
@@ -120,6 +122,11 @@ def elements(sample: Sample, rng: random.Random) -> Iterator[Damage]:
                 yield Damage("other fact, right finding", place, f"{wrong}, so {right}.", F)
             yield Damage("evidence alone", place, f"{evidence}.", N)
             yield Damage("finding alone", place, f"{finding}.", T)
+            yield Damage("of another", place, f"the neighbour {evidence}, so {finding}.", N)
+            yield Damage("of the claim", place, f"the claim was {evidence}, so {finding}.", N)
+            if "{who}'s" in element.sentence:  # it is the victim who broke an arm
+                yield Damage("of the person", place, f"{asked} {evidence}, so {finding}.", N)
+                yield Damage("of her", place, f"{finding} because she was {evidence}.", N)
         else:
             invented = by_name[name].draw(rng)
             said = (by_name[name].met if by_name[name].is_met(invented) else by_name[name].unmet)[0]
@@ -128,8 +135,27 @@ def elements(sample: Sample, rng: random.Random) -> Iterator[Damage]:
         if len(steps) > 1:
             following = steps[(place + 1) % len(steps)].rstrip(".").split(", so ")[1]
             yield Damage("another's finding", place, f"{evidence}, so {following}.", F)
+        for element in family.elements:
+            if element.noun and own.get(element.name) != CONCEDED:
+                noun, said = element.noun, element.met[0]
+                yield Damage("not conceded", place, f"{noun} is conceded, so {said}.", F)
+                yield Damage(
+                    "not conceded, told", place, f"{asked}'s {noun} is conceded, so {said}.", F
+                )
+                yield Damage(
+                    "not conceded, because", place, f"{said} because {noun} is conceded.", F
+                )
+        if own.get(name) == CONCEDED:
+            noun, said = by_name[name].noun, by_name[name].met[0]
+            yield Damage("conceded as told", place, f"{asked}'s {noun} is conceded, so {said}.", T)
+            yield Damage("no word", place, f"no word on {noun}, so {noun} is open.", F)
+            yield Damage("of another conceded", place, f"Kim's {noun} is conceded, so {said}.", N)
+            yield Damage("denied", place, f"{noun} is not conceded, so {said}.", N)
+            for element in family.elements:
+                if element.name != name:
+                    yield Damage("another's", place, f"{noun} is conceded, so {element.met[0]}.", F)
     for who, name, fact in sample.facts["told"]:
-        if who != sample.facts["asked"] and fact is not None and own.get(name) != fact:
+        if who != asked and fact is not None and own.get(name) != fact:
             element = by_name[name]
             said = (element.met if element.is_met(fact) else element.unmet)[0]
             yield Damage("the other party's fact", 0, f"{fact}, so {said}.", F)
@@ -276,11 +302,21 @@ SPECIAL: dict[str, Callable[[Sample, random.Random], Iterator[Damage]]] = {
 }
 
 
+def conceding(name: str) -> list[Sample]:
+    """Instances of the easy levels in which something is conceded; none where nothing ever is."""
+    family, rng = FAMILIES[name], random.Random(f"conceding {name}")
+    if not isinstance(family, ElementFamily) or not family.can_concede:
+        return []
+    draws = (family.sample(rng, level) for level in itertools.cycle(family.easy_levels))
+    fitting = (s for s in draws if any(fact == CONCEDED for _, _, fact in s.facts["told"]))
+    return list(itertools.islice(fitting, EACH))
+
+
 def damages(name: str) -> Iterator[tuple[Sample, Damage]]:
     family, rng = FAMILIES[name], random.Random(f"damage {name}")
     for level in family.levels:
-        for _ in range(EACH):
-            sample = family.sample(rng, level)
+        samples = [family.sample(rng, level) for _ in range(EACH)]
+        for sample in samples + (conceding(name) if level == family.easy_levels[-1] else []):
             for source in (any_family, SPECIAL.get(name, elements)):
                 for damage in source(sample, rng):
                     yield sample, damage
@@ -317,15 +353,38 @@ def test_damaged_steps_are_judged_by_their_damage(name: str) -> None:
 def test_no_word_that_turns_a_step_leaves_it_true(name: str) -> None:
     """Entered anywhere."""
     family, rng = FAMILIES[name], random.Random(f"words {name}")
-    for level in family.levels:
-        for _ in range(2):
-            sample = family.sample(rng, level)
-            for step in steps_of(sample):
-                words = step.split()
-                for place in range(len(words) + 1):
-                    for word in TURNING:
-                        turned = " ".join([*words[:place], word, *words[place:]])
-                        assert family.check(sample.facts, turned).status != T, turned
+    drawn = [family.sample(rng, level) for level in family.levels for _ in range(2)]
+    for sample in drawn + conceding(name)[:2]:
+        for step in steps_of(sample):
+            words = step.split()
+            for place in range(len(words) + 1):
+                for word in TURNING:
+                    turned = " ".join([*words[:place], word, *words[place:]])
+                    assert family.check(sample.facts, turned).status != T, turned
+
+
+@pytest.mark.parametrize("name", [name for name in FAMILIES if conceding(name)])
+def test_solutions_with_a_concession(name: str) -> None:
+    """A conceded element is a point to decide: told, in its place, counted, and no fact."""
+    family = FAMILIES[name]
+    for sample in conceding(name):
+        told = [(element, fact) for _, element, fact in sample.facts["told"]]
+        given_up = [element for element, fact in told if fact == CONCEDED]
+        assert family.required(sample.facts) == tuple(element for element, _ in told)
+        assert all(sample.facts[element] is True for element in given_up)
+        assert str(sample.prompt).count(" is conceded.") == len(given_up)
+        assert sample.trace.count(" is conceded, so ") == len(given_up)
+        assert family.parse(str(sample.prompt)) == sample.facts
+        kept = [item for item in sample.facts["told"] if item[2] != CONCEDED]
+        # Undisputed or conceded: the answer is the same, the points to decide are fewer.
+        passed_over = {**sample.facts, "told": kept}
+        assert family.solve(passed_over) == sample.reference
+        assert len(family.required(passed_over)) == len(told) - len(given_up)
+        fewer = [step for step in steps_of(sample) if "is conceded" not in step]
+        check = check_trace(family, sample.facts, join(fewer, sample.reference))
+        assert check.is_true
+        assert not check.is_sound
+        assert check.coverage == pytest.approx(len(kept) / len(told))
 
 
 TURNING = (

@@ -1,10 +1,10 @@
 """Contract terms: did a notice end a lease that would otherwise renew itself?
 
 The contract's own terms decide: who may end it, how long before ("40 days of 60": 40 days' notice
-where the contract asks for 60), in what form, and to whom. Notice
-so given is a condition (Restatement (Second) of Contracts § 224), and without it the end that
-depends on it does not come about (§ 225). Excuse, waiver, substantial compliance and statutes for
-residential leases are left out.
+where the contract asks for 60), in what form, and to whom. Notice so given is a condition
+(Restatement (Second) of Contracts § 224), and without it the end that depends on it does not come
+about (§ 225). Excuse, waiver, substantial compliance and statutes for residential leases are left
+out.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ class InTime(Element):
 
     def recognise(self, words: str) -> str | None:
         """See `Element`."""
-        return words if re.fullmatch(r"\d+ days of \d+", words) else None
+        # No more digits than a calendar needs: endless numbers are none.
+        return words if re.fullmatch(r"[0-9]{1,4} days of [0-9]{1,4}", words) else None
 
 
 class ContractNotice(ElementFamily):

@@ -20,8 +20,9 @@ right in 1/2 + (1 − q) / 2(1 − qⁿ) of balanced questions, .708 for q = 2/3
 **Grammar of a step**, in any capitals, with or without Markdown emphasis::
 
     step     = evidence CONNECTOR finding | finding REASON evidence | finding
-    evidence = a fact as the question tells it, or its telling words alone; "it was", "she" … may
-               stand before them
+    evidence = a fact, a concession or the lack of word on something as the question tells it, or
+               without the party's name; "it was", "she" … may stand before a fact, but no
+               person where it is told of another thing ("Ava's victim broke an arm")
     finding  = how the family words an element met or unmet; "it is", "the statement was" …
                may stand before it; "not" before one means the other
     CONNECTOR = so | thus | hence | therefore | which means | meaning | and so   (that)
@@ -111,9 +112,10 @@ class Element(ABC):
         ``conceded`` for whose element is met without a fact."""
         told = re.escape(self.sentence)
         told = told.replace(r"\{who\}", r"(?P<who>\w+)").replace(r"\{fact\}", r"(?P<fact>.+)")
-        noun = self.noun or "(?!)"
-        missing = rf"There is no word on (?P<whose>\w+)'s {noun}\."
-        return re.compile(rf"{told}|{missing}|(?P<conceded>\w+)'s {noun} is conceded\.")
+        never = "(?!)"
+        conceded = rf"(?P<conceded>\w+)'s {self.noun or never} is conceded\."
+        noun = self.noun if self.can_be_missing else never
+        return re.compile(rf"{told}|There is no word on (?P<whose>\w+)'s {noun}\.|{conceded}")
 
     def evidence(self, fact: str | None) -> str:
         """How the worked solution refers to what is told."""
@@ -121,13 +123,24 @@ class Element(ABC):
             return f"no word on {self.noun}"
         return f"{self.noun} is conceded" if fact == CONCEDED else fact
 
+    def can_be(self, fact: Any) -> bool:
+        """Whether a question may tell this of the element, None and `CONCEDED` included."""
+        if fact is None:
+            return self.can_be_missing
+        return bool(self.noun) if fact == CONCEDED else self.recognise(normalise(fact)) == fact
+
     def holds(self, fact: str) -> bool:
         """Whether the element is met by a fact or a concession."""
         return fact == CONCEDED or self.is_met(fact)
 
+    @property
+    def tells_of_another_thing(self) -> bool:
+        """Whether facts are told of something of the party's ("Ava's victim broke an arm.")."""
+        return "{who}'s" in self.sentence
+
     @cached_property
     def retelling(self) -> re.Pattern[str]:
-        """Matches a told sentence in its normalised form; groups ``who``, if any, and ``fact``."""
+        """Matches a told sentence in its normalised form; groups ``who`` and ``fact``."""
         words = re.escape(
             normalise(self.sentence.format(who="Someone", fact="Something")).rstrip(".")
         )
@@ -356,8 +369,7 @@ class ElementFamily(ABC):
             case = Case(int(facts["level"]), str(facts["asked"]), told, bool(facts["nothing_else"]))
             known = {element.name: element for element in self.elements}
             for _, name, fact in told:
-                is_fact = fact in (None, CONCEDED) or known[name].recognise(normalise(fact)) == fact
-                if not is_fact:
+                if not known[name].can_be(fact):
                     raise ValueError(f"{fact!r} is no fact of {name}")
         return case
 
@@ -493,15 +505,15 @@ class ElementFamily(ABC):
 
     def _read_evidence(self, case: Case, words: str) -> tuple[str, str | None] | None:
         """(element, fact) that the words tell, the name of the party or a pronoun before them."""
-        opened = self._without_subject(case, words)
         for element in self.elements:
             for fact in (None, CONCEDED) if element.noun else ():
                 told = normalise(element.tell(case.asked, fact)).rstrip(".")
                 if words in (element.evidence(fact), told):
                     return element.name, fact
             match = element.retelling.fullmatch(words)
-            if match and not self._is_own(case, match.groupdict().get("who")):
+            if match and match["who"] not in self._own_words(case, element):
                 match = None  # "nobody spoke at lunch", "never sold here often"
+            opened = self._without_pronoun(case, element, words)
             for candidate in (words, opened, match["fact"] if match else None):
                 fact = candidate and element.recognise(candidate)
                 if fact:
@@ -519,15 +531,26 @@ class ElementFamily(ABC):
                     return element.name, not denied
         return None
 
-    def _is_own(self, case: Case, who: str | None) -> bool:
-        """Whether a normalised word stands for the party asked about."""
+    def _own_words(self, case: Case, element: Element) -> tuple[str, ...]:
+        """Normalised words that stand for the party asked about where a fact is told."""
         asked = case.asked.casefold()
-        return who in (None, asked, f"{asked}s", *_PRONOUNS, *_POSSESSIVES)
+        if element.tells_of_another_thing:
+            return (f"{asked}s", *_POSSESSIVES)
+        return (asked, *_PERSONS, *_THINGS)
+
+    def _without_pronoun(self, case: Case, element: Element, words: str) -> str:
+        """Evidence without "it was", "she" … at its head.
+
+        Where the question tells of "Ava's victim", it is not "Ava" or "she" who broke an arm.
+        """
+        persons = () if element.tells_of_another_thing else (case.asked.casefold(), *_PERSONS)
+        subject = "|".join(map(re.escape, (*persons, *_THINGS)))
+        return re.sub(rf"^(?:{subject}) +(?:(?:is|was|are|were) +)?", "", words)
 
     def _without_subject(self, case: Case, words: str) -> str:
-        """The words without a subject and a form of "to be" at their head."""
+        """A finding without a subject and a form of "to be" at its head."""
         nouns = [normalise(noun) for noun in self.subjects]
-        subject = "|".join(map(re.escape, [case.asked.casefold(), *nouns, *_PRONOUNS]))
+        subject = "|".join(map(re.escape, [case.asked.casefold(), *nouns, *_PERSONS, *_THINGS]))
         return re.sub(rf"^(?:{subject}) +(?:(?:is|was|are|were|has|had) +)?", "", words)
 
 
@@ -540,8 +563,9 @@ _MISSING = 1 / 7
 """Share of elements whose fact is missing where one may be: with four facts that meet an element
 and two that do not, one of seven ways for it to turn out."""
 
-_PRONOUNS = ("it", "he", "she", "they", "this", "that", "these", "those")
-_POSSESSIVES = ("its", "his", "her", "their")
+_PERSONS = ("he", "she", "they")
+_THINGS = ("it", "this", "that", "these", "those")
+_POSSESSIVES = ("its", "his", "her", "their", "the")
 
 
 def _as_pattern(template: str) -> re.Pattern[str]:

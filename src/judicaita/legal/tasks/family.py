@@ -70,7 +70,7 @@ class TaskFamily(Protocol):
     levels: ClassVar[tuple[Level, ...]]
     """Easiest first; the last one binds facts to roles."""
     easy_levels: ClassVar[tuple[Level, ...]]
-    """Of one or two factors: what a small model learns from worked solutions."""
+    """Of few factors: what a small model learns from worked solutions."""
     hard_levels: ClassVar[tuple[Level, ...]]
     """Of three factors or more, the top level included."""
 

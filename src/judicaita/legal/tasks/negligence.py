@@ -26,7 +26,7 @@ class Negligence(ElementFamily):
         "US common law",
     )
     question = "Is {who} liable in negligence?"
-    subjects = ("the defendant", "the victim")
+    subjects = ("the defendant",)
     elements = (
         Listed(
             "duty",
