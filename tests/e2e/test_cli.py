@@ -15,7 +15,6 @@ import pytest
 import torch
 import yaml
 
-from judicaita.training.config import PROFILES
 from judicaita.training.data_curation import read_samples
 from judicaita.training.metrics import read_events, read_rollouts
 
@@ -118,21 +117,6 @@ def test_the_checkpoint_may_be_set_for_good(
     assert told["model"]["checkpoint"] == str(trained)
     # It says which checkpoint to use, and is no setting of a run.
     assert "GRPO_CHECKPOINT_PATH" not in fine(judicaita("train-grpo", "--show-config"))
-
-
-def test_quickstart(
-    judicaita: Run, quick_tiny: Path, monkeypatch: pytest.MonkeyPatch, workspace: Path
-) -> None:
-    monkeypatch.setattr("judicaita.quickstart.STEPS", 4)
-    monkeypatch.setattr("judicaita.quickstart.HELD_OUT", 8)
-    for name in ("batch_size", "num_rollouts", "generation_max_length"):
-        monkeypatch.setitem(PROFILES["tiny"], name, 4)
-    shown = fine(judicaita("quickstart", "--output-dir", "quick"))
-    assert "no legal advice" in shown
-    assert "Held-out accuracy went from " in shown
-    assert (workspace / "quick" / "final" / "config.json").is_file()
-    again = fine(judicaita("quickstart", "--output-dir", "quick", "--seed", 1))
-    assert "quick-2" in again
 
 
 # ── LoRA on a model folder, rows of one's own ────────────────────────────────────────────────────

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,10 +12,18 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, Gemma2ForCausalLM
 
-from judicaita.legal.tasks import generate
+from judicaita.legal.tasks import FAMILIES, generate, split_of
 from judicaita.training import embedded
 from judicaita.training.config import PROFILES, TrainingConfig
-from judicaita.training.embedded import Recipe, resolve_base_model, tiny_folder
+from judicaita.training.embedded import (
+    HARD_LEVELS,
+    TAUGHT,
+    Recipe,
+    continue_lessons,
+    lessons,
+    resolve_base_model,
+    tiny_folder,
+)
 from judicaita.training.policy import load_policy
 
 # peft's own use of transformers.
@@ -107,7 +117,11 @@ def test_it_is_an_ordinary_model(tiny_model: Path) -> None:
 
 def test_its_tokenizer_knows_every_text(tiny_model: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
-    samples = generate("diversity", 120, split="eval", seed=9)
+    samples = [
+        sample
+        for family in TAUGHT
+        for sample in generate(family, 30, split="eval", seed=9, levels=[1, 2, 3, *HARD_LEVELS])
+    ]
     profile = PROFILES["tiny"]
     for sample in samples:
         prompt = tokenizer(sample.prompt)["input_ids"]
@@ -127,6 +141,54 @@ def test_digits_stand_alone(tiny_model: Path) -> None:
     pieces = [tokenizer.decode([token]) for token in tokenizer("owes $81,250")["input_ids"][1:]]
     assert "".join(pieces) == "owes $81,250"
     assert [piece.strip() for piece in pieces if any(c.isdigit() for c in piece)] == list("81250")
+
+
+def test_a_step_and_its_number_are_two_tokens(tiny_model: Path) -> None:
+    """Whether to go on is the same choice after any step."""
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    text = "Step 1: a guest, so no opponent.\nStep 2: a house, so no goods.\nConclusion: No"
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    pieces = [tokenizer.decode([token]) for token in ids]
+    assert pieces[:2] == ["Step", " 1:"]
+    middle = pieces.index(".\nStep")
+    assert pieces[middle + 1] == " 2:"
+    assert ".\nConclusion:" in pieces
+
+
+def test_lessons_are_easy_and_weighed() -> None:
+    """Seven families weigh 1, the drills 2 and 1, of 10 in all."""
+    drawn = list(itertools.islice(lessons(Recipe(), seed=3), 4000))
+    counts = Counter(sample.facts["family"] for sample in drawn)
+    assert set(counts) == {*TAUGHT, "issue_spotting", "diversity"}
+    assert abs(counts["issue_spotting"] - 800) < 4 * (4000 * 0.2 * 0.8) ** 0.5
+    assert abs(counts["hearsay"] - 400) < 4 * (4000 * 0.1 * 0.9) ** 0.5
+    hard = {f"{family}_{level}" for family in TAUGHT for level in HARD_LEVELS}
+    assert not hard & {sample.task for sample in drawn}
+    assert all(split_of(FAMILIES[s.facts["family"]].pattern(s.facts)) == "train" for s in drawn)
+
+
+def test_no_hard_solution_makes_the_tokenizer() -> None:
+    solutions = [text for text in embedded._texts(Recipe()) if text.startswith("Step 1:")]
+    assert len(solutions) == 300 * 9
+    longest = max(text.count("Step") for text in solutions if "plaintiff" not in text.lower())
+    assert longest == 4  # with an element conceded, or four events: never four in dispute
+    hard = generate("hearsay", 300, split="train", seed=0, levels=HARD_LEVELS)
+    assert not {sample.trace for sample in hard} & set(solutions)
+
+
+def test_the_control_goes_on_for_its_time(cache: Path, tmp_path: Path) -> None:
+    base = tiny_folder(SMALL)
+    # Nothing but the warm-up that measures its pace.
+    assert continue_lessons(base, tmp_path / "short", 0.0, SMALL) == 10
+    more = continue_lessons(base, tmp_path / "long", 3.0, SMALL)
+    assert more > 10
+    weights = [
+        AutoModelForCausalLM.from_pretrained(folder).state_dict()
+        for folder in (base, tmp_path / "short", tmp_path / "long")
+    ]
+    name = "model.embed_tokens.weight"
+    assert not torch.equal(weights[0][name], weights[1][name])
+    assert not torch.equal(weights[1][name], weights[2][name])
 
 
 def test_tiny_is_a_name(quick_tiny: Path) -> None:

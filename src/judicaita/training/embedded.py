@@ -52,6 +52,10 @@ TAUGHT = (
 levels and to two drills, whose answers are long: without them a fourth step is hardly ever sampled,
 and what is not sampled is not rewarded."""
 
+HARD_LEVELS = (4, 5)
+"""Their levels with every element in dispute. No trace of these is shown, and the tokenizer knows
+the questions' words. The top level is for larger models."""
+
 
 @dataclass(frozen=True)
 class Lesson:
@@ -73,14 +77,12 @@ class Recipe:
         Lesson("diversity", (1, 4)),
     )
     """What is learnt; no other trace is ever shown."""
-    hard_levels: tuple[int, ...] = (4, 5)
-    """Levels of the `TAUGHT` families whose questions the tokenizer knows the words of."""
     vocabulary: int = 1280
     hidden: int = 64
     layers: int = 2
     initializer_range: float = 0.1
     """At this width 0.02, the usual value, learns far slower."""
-    steps: int = 700
+    steps: int = 600
     batch_size: int = 32
     learning_rate: float = 5e-3
     seed: int = 0
@@ -150,7 +152,7 @@ def lessons(recipe: Recipe, seed: int) -> Iterator[Sample]:
 
 
 def continue_lessons(
-    folder: Path, output: Path, cpu_seconds: float, *, recipe: Recipe = RECIPE
+    folder: Path, output: Path, cpu_seconds: float, recipe: Recipe = RECIPE
 ) -> int:
     """Go on with the warm start's own lessons for a time, and save what comes of it.
 
@@ -204,7 +206,7 @@ def _texts(recipe: Recipe) -> list[str]:
         )
         texts += [text for sample in samples for text in (str(sample.prompt), sample.trace)]
     for family in TAUGHT:
-        hard = generate(family, 300, split="train", seed=recipe.seed, levels=recipe.hard_levels)
+        hard = generate(family, 300, split="train", seed=recipe.seed, levels=HARD_LEVELS)
         texts += [str(sample.prompt) for sample in hard]
     return texts
 

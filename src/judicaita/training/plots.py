@@ -55,7 +55,7 @@ def plot_bars(panels: Mapping[str, Panel], output: Path) -> Path:
             axes.bar_label(bars, fmt="%.2f", fontsize=6, padding=1)
         axes.set_xticks(range(len(groups)), [name.replace("_", " ") for name in groups])
         axes.tick_params(axis="x", labelsize=8)
-        axes.set_ylim(0, 1.12)
+        axes.set_ylim(0, 1.3)  # room for the legend above full bars
         axes.set_title(title)
         axes.grid(axis="y", alpha=0.3)
         axes.legend(fontsize="small", ncols=len(series), loc="upper right")
