@@ -3,11 +3,11 @@
     python benchmarks/transfer.py runs/quickstart/seed-0/verified/final ./legalbench \\
         --output transfer.json
 
-Asks a checkpoint the train rows of the tasks nearest to generated families, greedily. Each prompt is
-the row's own text and question without LegalBench's demonstrations: these are the very rows, answers
-included. What does not fit the model's positions beside the longest answer is left out and counted,
-never cut. Tasks have 4 to 8 rows each, so that the intervals are wide; none of this is a LegalBench
-score, which is of test rows.
+Asks a checkpoint the train rows of the tasks nearest to generated families, greedily. Each prompt
+is the row's own text and question without LegalBench's demonstrations: these are the very rows,
+answers included. What does not fit the model's positions beside the longest answer is left out and
+counted, never cut. Tasks have 4 to 8 rows each, so that the intervals are wide; none of this is a
+LegalBench score, which is of test rows.
 """
 
 from __future__ import annotations
