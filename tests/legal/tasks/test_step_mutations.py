@@ -135,16 +135,12 @@ def elements(sample: Sample, rng: random.Random) -> Iterator[Damage]:
         if len(steps) > 1:
             following = steps[(place + 1) % len(steps)].rstrip(".").split(", so ")[1]
             yield Damage("another's finding", place, f"{evidence}, so {following}.", F)
-        for element in family.elements:
-            if element.noun and own.get(element.name) != CONCEDED:
-                noun, said = element.noun, element.met[0]
-                yield Damage("not conceded", place, f"{noun} is conceded, so {said}.", F)
-                yield Damage(
-                    "not conceded, told", place, f"{asked}'s {noun} is conceded, so {said}.", F
-                )
-                yield Damage(
-                    "not conceded, because", place, f"{said} because {noun} is conceded.", F
-                )
+        element = rng.choice(family.elements)
+        if element.noun and own.get(element.name) != CONCEDED:
+            conceded, said = f"{element.noun} is conceded", element.met[0]
+            yield Damage("not conceded", place, f"{conceded}, so {said}.", F)
+            yield Damage("not conceded, told", place, f"{asked}'s {conceded}, so {said}.", F)
+            yield Damage("not conceded, because", place, f"{said} because {conceded}.", F)
         if own.get(name) == CONCEDED:
             noun, said = by_name[name].noun, by_name[name].met[0]
             yield Damage("conceded as told", place, f"{asked}'s {noun} is conceded, so {said}.", T)
