@@ -178,16 +178,15 @@ def test_no_hard_solution_makes_the_tokenizer() -> None:
 
 def test_the_control_goes_on_for_its_time(cache: Path, tmp_path: Path) -> None:
     base = tiny_folder(SMALL)
-    # Nothing but the warm-up that measures its pace.
-    assert continue_lessons(base, tmp_path / "short", 0.0, SMALL) == 10
-    more = continue_lessons(base, tmp_path / "long", 3.0, SMALL)
-    assert more > 10
+    shares = iter([0.0, 0.5, 1.0])
+    assert continue_lessons(base, tmp_path / "short", lambda: 1.0, SMALL) == 0
+    assert continue_lessons(base, tmp_path / "long", lambda: next(shares), SMALL) == 20
     weights = [
         AutoModelForCausalLM.from_pretrained(folder).state_dict()
         for folder in (base, tmp_path / "short", tmp_path / "long")
     ]
     name = "model.embed_tokens.weight"
-    assert not torch.equal(weights[0][name], weights[1][name])
+    assert torch.equal(weights[0][name], weights[1][name])
     assert not torch.equal(weights[1][name], weights[2][name])
 
 

@@ -59,6 +59,7 @@ _SCOPE = 4
 _SIDE = re.compile(r"\W*(yes|no)(?=\s*(?:[.,;:!\u2014\u2013-]|$))")
 
 
+@lru_cache(maxsize=1 << 12)  # steps of a group repeat, and so do the facts they are held against
 def normalise(text: str) -> str:
     """The form in which texts are compared.
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from judicaita.legal.tasks import generate_mixture
 from judicaita.training.config import TrainingConfig
@@ -18,8 +17,6 @@ from judicaita.training.embedded import HARD_LEVELS, RECIPE, TAUGHT, Recipe, con
 from judicaita.training.grpo_trainer import GRPOTrainer
 from judicaita.training.metrics import read_events
 from judicaita.types import Sample
-
-T = TypeVar("T")
 
 VERIFIED, OUTCOME, CONTROL = "verified", "outcome_only", "supervised_control"
 
@@ -30,11 +27,11 @@ class Scale:
 
     recipe: Recipe = RECIPE
     """Of the warm start; each seed is put in its place."""
-    steps: int = 140
+    steps: int = 190
     """Optimizer steps of a GRPO arm."""
     held_out_each: int = 100
     """Held-out questions of each taught family, half of them of each hard level."""
-    curve: int = 210
+    curve: int = 105
     """As many of them are evaluated during a run, which only its own curve needs."""
     words_from: int = 5_000
     """Training questions that the bag-of-words classifier is fitted on."""
@@ -50,42 +47,31 @@ _POLL_SECONDS = 0.5
 
 
 def run_arms(
-    base: Path,
-    output: Path,
-    held_out: list[Sample],
-    seed: int,
-    scale: Scale,
-    meanwhile: Callable[[Mapping[str, Path]], T],
-) -> tuple[Path, T]:
-    """Train every arm, two at a time; returns the control's model, and what ``meanwhile`` did.
+    base: Path, output: Path, held_out: list[Sample], seed: int, scale: Scale
+) -> dict[str, Path]:
+    """Train every arm, all at the same time; returns the model folder of each.
 
-    The control takes as long as the step reward's arm took, so it starts when that has ended; then
-    ``meanwhile`` is called with the models of the other two.
+    They share the cores evenly, and the control ends with the step reward's arm: equal time.
     """
-    workers = min(2, os.cpu_count() or 1)
-    steps = {VERIFIED: scale.steps, OUTCOME: scale.steps}
     # A spawned process sets its number of threads before it loads torch.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, use_one_thread) as pool:
-        futures: dict[str, Future[float]] = {}
+    clock = output / VERIFIED
+    with ProcessPoolExecutor(3, context, use_one_thread) as pool:
+        futures: dict[str, Future[float] | Future[int]] = {}
         for name, rewards in ((VERIFIED, {}), (OUTCOME, {"step_weight": 0.0})):
             arguments = (base, output / name, held_out[: scale.curve], seed, scale)
             futures[name] = pool.submit(grpo_arm, *arguments, rewards)
-        _watch(futures, lambda name: _steps_done(output / name), steps, "GRPO, two arms")
-        seconds = futures[VERIFIED].result()
-        futures[OUTCOME].result()
         final = output / CONTROL / "final"
-        control = pool.submit(continue_lessons, base, final, seconds, scale.seeded(seed))
-        began = time.monotonic()
-        done = meanwhile({name: output / name / "final" for name in (VERIFIED, OUTCOME)})
-        _watch(
-            {CONTROL: control},
-            lambda _: min(round(time.monotonic() - began), round(seconds)),
-            {CONTROL: round(seconds)},
-            "supervised control, seconds",
-        )
-        control.result()
-    return final, done
+        futures[CONTROL] = pool.submit(control_arm, base, final, seed, scale, clock)
+        try:
+            _watch(futures, output, scale.steps)
+        finally:
+            # Without the other arm there is no end that the control could wait for.
+            (output / CONTROL).mkdir(parents=True, exist_ok=True)
+            _stop(clock).touch()
+        for future in futures.values():
+            future.result()
+    return {name: output / name / "final" for name in (VERIFIED, OUTCOME, CONTROL)}
 
 
 def training_samples(seed: int, count: int) -> list[Sample]:
@@ -123,6 +109,20 @@ def grpo_arm(
     return time.process_time() - began
 
 
+def control_arm(base: Path, final: Path, seed: int, scale: Scale, clock: Path) -> int:
+    """More of the warm start's lessons for as long as the run in ``clock`` takes; returns the
+    optimizer steps."""
+
+    def passed() -> float:
+        return 1.0 if _stop(clock).exists() else _steps_done(clock) / scale.steps
+
+    return continue_lessons(base, final, passed, scale.seeded(seed))
+
+
+def _stop(clock: Path) -> Path:
+    return clock.with_name(f"{clock.name}.ended")
+
+
 def use_one_thread() -> None:
     """Set a worker process up: arms run side by side, and threads of one would slow the other."""
     import torch
@@ -135,21 +135,15 @@ def _steps_done(folder: Path) -> int:
     return sum(event["event"] == "step" for event in read_events(events)) if events.exists() else 0
 
 
-def _watch(
-    futures: Mapping[str, Future[float]] | Mapping[str, Future[int]],
-    done: Callable[[str], int],
-    totals: Mapping[str, int],
-    title: str,
-) -> None:
-    """Show how far the futures are until all have ended, or one has failed."""
-    total = sum(totals[name] for name in futures)
-    with progress(title, total) as bar:
-        shown = 0
+def _watch(futures: Mapping[str, Future[Any]], output: Path, steps: int) -> None:
+    """Show how far the GRPO arms are until all arms have ended, or one has failed."""
+    names, shown = (VERIFIED, OUTCOME), 0
+    with progress("GRPO with and without the step reward", len(names) * steps) as bar:
         while not all(future.done() for future in futures.values()):
             if any(future.done() and future.exception() for future in futures.values()):
                 return
             time.sleep(_POLL_SECONDS)
-            count = sum(done(name) for name in futures)
+            count = sum(_steps_done(output / name) for name in names)
             if count > shown:
                 bar.update(count)
                 shown = count

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 from judicaita.legal.tasks import (
     FAMILIES,
@@ -16,7 +15,7 @@ from judicaita.legal.tasks import (
     generate_mixture,
     get_family,
 )
-from judicaita.quickstart.arms import CONTROL, VERIFIED, Scale, run_arms, training_samples
+from judicaita.quickstart.arms import VERIFIED, Scale, run_arms, training_samples
 from judicaita.quickstart.report import SeedReport, compare_answers, print_seed, summary
 from judicaita.training.config import PROFILES
 from judicaita.training.embedded import HARD_LEVELS, TAUGHT, TINY, lessons, tiny_folder
@@ -66,29 +65,21 @@ def _run_seed(folder: Path, seed: int, scale: Scale) -> SeedReport:
         for sample in questions([name], FAMILIES[name].hard_levels[:-1], each // 2, seed)
     ]
 
-    def measure(trained: Mapping[str, Path]) -> dict[str, Any]:
-        evaluations = {
-            name: evaluate(model, held_out) for name, model in {"before": base, **trained}.items()
-        }
-        return {
-            "evaluations": evaluations,
-            "easy": {"before": evaluate(base, easy), VERIFIED: evaluate(trained[VERIFIED], easy)},
-            "left_out": evaluate(trained[VERIFIED], left_out),
-            "one_factor": best_factors(held_out, 1),
-            "two_factors": best_factors(held_out, 2),
-            "bag_of_words": bag_of_words(training_samples(seed, scale.words_from), held_out),
-            "overlap": _overlap(held_out, seed, scale),
-            "answers": compare_answers(evaluations["before"], evaluations[VERIFIED], held_out),
-        }
-
-    control, measured = run_arms(base, folder, held_out, seed, scale, measure)
-    measured["evaluations"][CONTROL] = evaluate(control, held_out)
+    models = {"before": base, **run_arms(base, folder, held_out, seed, scale)}
+    evaluations = {name: evaluate(model, held_out) for name, model in models.items()}
     return SeedReport(
         seed=seed,
         folder=folder,
-        model=folder / VERIFIED / "final",
+        model=models[VERIFIED],
+        evaluations=evaluations,
+        easy={name: evaluate(models[name], easy) for name in ("before", VERIFIED)},
+        left_out=evaluate(models[VERIFIED], left_out),
+        one_factor=best_factors(held_out, 1),
+        two_factors=best_factors(held_out, 2),
+        bag_of_words=bag_of_words(training_samples(seed, scale.words_from), held_out),
+        overlap=_overlap(held_out, seed, scale),
+        answers=compare_answers(evaluations["before"], evaluations[VERIFIED], held_out),
         seconds=perf_counter() - began,
-        **measured,
     )
 
 

@@ -11,12 +11,12 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
 import random
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from time import process_time
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -38,6 +38,9 @@ TINY = "tiny"
 
 _PAD, _EOS, _BOS = "<pad>", "<eos>", "<bos>"
 
+
+_STEPS_AT_ONCE = 10
+"""Steps of continued lessons between two looks at the clock."""
 
 TAUGHT = (
     "hearsay",
@@ -82,7 +85,7 @@ class Recipe:
     layers: int = 2
     initializer_range: float = 0.1
     """At this width 0.02, the usual value, learns far slower."""
-    steps: int = 600
+    steps: int = 700
     batch_size: int = 32
     learning_rate: float = 5e-3
     seed: int = 0
@@ -152,13 +155,13 @@ def lessons(recipe: Recipe, seed: int) -> Iterator[Sample]:
 
 
 def continue_lessons(
-    folder: Path, output: Path, cpu_seconds: float, recipe: Recipe = RECIPE
+    folder: Path, output: Path, passed: Callable[[], float], recipe: Recipe = RECIPE
 ) -> int:
-    """Go on with the warm start's own lessons for a time, and save what comes of it.
+    """Go on with the warm start's own lessons until the time is over, and save what comes of it.
 
     The control of a GRPO run from the same model: peak rate, warm-up and decay are the run's own
-    (the `tiny` profile). Returns the optimizer steps that fitted into ``cpu_seconds`` of this
-    process, as the first ten of them tell.
+    (the `tiny` profile). ``passed`` says which share of the time is over, in [0, 1]; the learning
+    rate falls with it. Returns the optimizer steps taken.
     """
     profile = PROFILES[TINY]
     names = ("learning_rate", "lr_scheduler", "lr_floor", "warmup_steps", "adam_beta2")
@@ -166,13 +169,11 @@ def continue_lessons(
     policy = load_policy(config, str(folder))
     updater = Updater(policy, config, total_steps=config.warmup_steps)
     samples = lessons(recipe, seed=recipe.seed + 2)
-    began = process_time()
-    for _ in range(config.warmup_steps):
-        _teach(policy, updater, samples, recipe.batch_size)
-    left = cpu_seconds / ((process_time() - began) / config.warmup_steps) - config.warmup_steps
-    updater.total_steps += max(0, round(left))
-    while updater.step_count < updater.total_steps:
-        _teach(policy, updater, samples, recipe.batch_size)
+    while (share := passed()) < 1:
+        if updater.step_count >= config.warmup_steps and share > 0:
+            updater.total_steps = math.ceil(updater.step_count / share)
+        for _ in range(_STEPS_AT_ONCE):
+            _teach(policy, updater, samples, recipe.batch_size)
     save_checkpoint(output, policy, config, step=updater.step_count)
     return updater.step_count
 

@@ -23,8 +23,8 @@ _SHARE_MET = 2 / 3
 class InTime(Element):
     """Days of notice given, and days that the contract asks for."""
 
-    due: tuple[int, ...] = (30, 60, 90)
-    given: tuple[int, ...] = (10, 20, 30, 40, 50, 60, 70, 80, 90)
+    due: tuple[int, ...] = (30, 60)
+    given: tuple[int, ...] = (10, 20, 30, 40, 50, 60, 70, 80)
 
     def draw(self, rng: random.Random, is_met: bool | None = None) -> str:
         """See `Element`."""
