@@ -154,14 +154,15 @@ def test_recorded_fields_are_all_explained(workplace: Path) -> None:
         recorded = [e for e in read_events(trainer.folder.events) if e["event"] in events]
         assert recorded
         names = {name for event in recorded for name in event} - {"event", "step", "time"}
-        return {re.sub(r"/(format|outcome|verbosity)$", "/<part>", name) for name in names}
+        names = {re.sub(r"/(format|outcome|verbosity|steps)$", "/<part>", name) for name in names}
+        return {re.sub(r"^(sampler/\w+)/diversity_\d$", r"\1/<task>", name) for name in names}
 
     assert of("step") == _table("### events.jsonl")
 
     report = evaluate_checkpoint(trainer.folder.final)
     overlap = {"rouge1", "rouge2", "rougeL", "bleu"}
     assert of("eval") | overlap == _table("## Evaluation")
-    parts = {f"reward/{name}" for name in ("format", "outcome", "verbosity")}
+    parts = {f"reward/{name}" for name in ("format", "outcome", "verbosity", "steps")}
     assert set(report.metrics) == _table("## Evaluation") - {"reward/<part>"} | parts
     listed = [
         name
@@ -172,7 +173,7 @@ def test_recorded_fields_are_all_explained(workplace: Path) -> None:
     assert set(next(iter(report.by_task.values()))) == set(listed[:11])  # "the first eight rows"
 
     columns = set(pq.read_schema(workplace / "run" / "rollouts" / "step-000001.parquet").names)
-    named = {re.sub(r"\.(format|outcome|verbosity)$", ".<part>", name) for name in columns}
+    named = {re.sub(r"\.(format|outcome|verbosity|steps)$", ".<part>", name) for name in columns}
     assert named == _table("### Rollouts")
 
 
@@ -236,18 +237,23 @@ def test_error_sentences_exist() -> None:
 
 def test_figures_of_the_data_are_as_told(shared_data: Path) -> None:
     from judicaita.legal.legalbench import demonstrated, load_tasks
-    from judicaita.legal.tasks import best_single_factor, generate
-    from judicaita.quickstart import FAMILY, HELD_OUT, LEVELS
 
     text = " ".join(GUIDE.read_text(encoding="utf-8").split())
     rows = load_tasks(shared_data / "legalbench")
     assert f"{demonstrated(rows)} of the {len(rows)} rows" in text
 
-    held_out = generate(FAMILY, HELD_OUT, split="eval", seed=0, levels=LEVELS)
-    factor, baseline = best_single_factor(held_out)
-    assert factor == "parties_are_diverse"
-    assert f"is right on {100 * baseline:.0f} % of the questions of seed 0" in text
-    assert f"grades {HELD_OUT} held-out questions" in text
+
+def test_the_quick_start_is_as_large_as_told() -> None:
+    from judicaita.legal.tasks import FAMILIES
+    from judicaita.quickstart.arms import Scale
+    from judicaita.training.embedded import TAUGHT
+
+    text = " ".join(GUIDE.read_text(encoding="utf-8").split())
+    count = Scale().held_out_each * len(TAUGHT)
+    assert f"{count} held-out questions of the hard levels, {Scale().held_out_each} of each" in text
+    assert len(TAUGHT) == 7
+    left_out = text[text.index("Families left out of GRPO") :][:600]
+    assert all(f"`{name}`" in left_out for name in FAMILIES if name not in TAUGHT)
 
 
 def test_links_within_the_guide_lead_somewhere() -> None:
