@@ -67,7 +67,7 @@ def test_samples_as_a_data_set(judicaita: Run, workspace: Path) -> None:
     )
     path = workspace / "questions.jsonl"
     path.write_text(shown.out, encoding="utf-8")
-    assert read_samples(path) == generate("hearsay", 7, split="eval", seed=0, levels=[3, 4, 5])
+    assert read_samples(path) == generate("hearsay", 7, split="eval", seed=0, levels=[4, 5, 6])
 
 
 def test_samples_of_several_families(judicaita: Run) -> None:
@@ -100,7 +100,7 @@ def test_a_sound_answer(judicaita: Run) -> None:
     shown = judicaita("tasks", "check", "--question", QUESTION, "--answer", SOUND)
     assert (shown.code, shown.err) == (0, "")
     head, *lines = shown.out.splitlines()
-    assert head.startswith("hearsay, level 3: Fed. R. Evid. 801(c); ")
+    assert head.startswith("hearsay, level 4: Fed. R. Evid. 801(c); ")
     assert lines == [
         "",
         "Step 1   true          at lunch, so out of court.",
@@ -142,7 +142,7 @@ def test_as_json(judicaita: Run) -> None:
     shown = judicaita("tasks", "check", "--question", QUESTION, "--answer", BROKEN, "--json")
     assert shown.code == 1
     told = json.loads(shown.out)
-    assert (told["family"], told["level"], told["answer"]) == ("hearsay", 3, "No")
+    assert (told["family"], told["level"], told["answer"]) == ("hearsay", 4, "No")
     assert [step["status"] for step in told["steps"]] == [
         *("true", "false", "not checkable", "not checkable")
     ]

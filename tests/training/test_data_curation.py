@@ -196,15 +196,15 @@ def test_parquet(tmp_path: Path) -> None:
 
 
 def test_several_families_come_in_turn_and_evenly() -> None:
-    mixed = load_dataset_source("hearsay, negligence", max_samples=20)
+    mixed = load_dataset_source("hearsay, negligence", max_samples=24)
     assert [sample.facts["family"] for sample in mixed[:4]] == ["hearsay", "negligence"] * 2
-    # Five levels each, in turn, so two questions of each level of each family.
+    # Six levels each, in turn, so two questions of each level of each family.
     assert Counter(sample.task for sample in mixed) == {
-        f"{family}_{level}": 2 for family in ("hearsay", "negligence") for level in range(1, 6)
+        f"{family}_{level}": 2 for family in ("hearsay", "negligence") for level in range(1, 7)
     }
-    assert len({sample.id for sample in mixed}) == 20
+    assert len({sample.id for sample in mixed}) == 24
     assert [s for s in mixed if s.facts["family"] == "hearsay"] == load_dataset_source(
-        "hearsay", max_samples=10
+        "hearsay", max_samples=12
     )
 
 
@@ -231,15 +231,15 @@ def test_fewer_questions_than_families() -> None:
     [
         (["3"], {"hearsay_3", "negligence_3"}),
         (["hearsay_3", "negligence_1"], {"hearsay_3", "negligence_1"}),
-        (["hearsay_*"], {f"hearsay_{level}" for level in range(1, 6)}),
-        (["easy"], {"hearsay_1", "hearsay_2", "negligence_1", "negligence_2"}),
-        (["hard", "5"], {f"{f}_{n}" for f in ("hearsay", "negligence") for n in (3, 4, 5)}),
-        (["easy", "hearsay_5"], {"hearsay_5", *(f"{f}_{n}" for f in FAMILIES for n in (1, 2))}),
+        (["hearsay_*"], {f"hearsay_{level}" for level in range(1, 7)}),
+        (["easy"], {f"{f}_{n}" for f in ("hearsay", "negligence") for n in (1, 2, 3)}),
+        (["hard", "5"], {f"{f}_{n}" for f in ("hearsay", "negligence") for n in (4, 5, 6)}),
+        (["easy", "hearsay_5"], {"hearsay_5", *(f"{f}_{n}" for f in FAMILIES for n in (1, 2, 3))}),
     ],
 )
 def test_levels_of_several_families(tasks: list[str], selected: set[str]) -> None:
     found = load_dataset_source("hearsay,negligence", tasks=tasks, max_samples=40)
-    offered = {f"{name}_{level}" for name in ("hearsay", "negligence") for level in range(1, 6)}
+    offered = {f"{name}_{level}" for name in ("hearsay", "negligence") for level in range(1, 7)}
     assert {sample.task for sample in found} == selected & offered
 
 
