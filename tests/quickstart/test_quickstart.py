@@ -52,6 +52,7 @@ def test_every_seed_is_compared_and_written(
         assert 0 <= row["bag_of_words"] <= 1
         assert set(row["left_out"]) == {"diversity", "issue_spotting", "statute_of_limitations"}
         assert len(row["families"]) == 7
+        assert row["top_level"].keys() == ARM
 
     # The arms differ in the step reward alone, and both trained what they say.
     for name, weight in ((VERIFIED, 0.667), (OUTCOME, 0.0)):
@@ -116,6 +117,7 @@ def _report(folder: Path) -> SeedReport:
         evaluations=evaluations,
         easy={"before": before, VERIFIED: after},
         left_out=before,
+        top=after,
         one_factor=0.7,
         two_factors=0.8,
         bag_of_words=0.9,

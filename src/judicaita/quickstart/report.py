@@ -48,6 +48,8 @@ class SeedReport:
     """``before`` and the step reward's arm on held-out questions of easy levels."""
     left_out: EvaluationReport
     """The step reward's arm on hard questions of the families that it was not trained on."""
+    top: EvaluationReport
+    """The same arm on the top level, which binds facts to roles, of the families it knows."""
     one_factor: float
     two_factors: float
     bag_of_words: float
@@ -79,6 +81,7 @@ class SeedReport:
             "seconds": self.seconds,
             "easy_sound_before": self.easy["before"].metrics["sound"],
             "easy_sound_after": self.easy[VERIFIED].metrics["sound"],
+            "top_level": {name: self.top.metrics[name] for name in ("accuracy", "true", "sound")},
             "families": {
                 family: {name: self.evaluations[VERIFIED].by_family[family][name] for name in SHOWN}
                 for family in self.evaluations[VERIFIED].by_family
@@ -108,6 +111,8 @@ def print_seed(report: SeedReport) -> None:
         heading: report.easy[arm].metrics for arm, heading in ARMS.items() if arm in report.easy
     }
     console.print_comparison("the easy levels, of which solutions were shown", easy, SHOWN)
+    top = {"true steps": report.top.metrics}
+    console.print_comparison("the top level, which binds facts to roles", top, SHOWN)
     left = {name: dict(metrics) for name, metrics in report.left_out.by_family.items()}
     console.print_comparison("families left out of GRPO", left, ("accuracy", "true", "sound"))
     if find_spec("matplotlib"):

@@ -74,6 +74,9 @@ def _run_seed(folder: Path, seed: int, scale: Scale) -> SeedReport:
         evaluations=evaluations,
         easy={name: evaluate(models[name], easy) for name in ("before", VERIFIED)},
         left_out=evaluate(models[VERIFIED], left_out),
+        top=evaluate(
+            models[VERIFIED], questions(TAUGHT, FAMILIES[TAUGHT[0]].levels[-1:], each // 2, seed)
+        ),
         one_factor=best_factors(held_out, 1),
         two_factors=best_factors(held_out, 2),
         bag_of_words=bag_of_words(training_samples(seed, scale.words_from), held_out),
