@@ -13,7 +13,8 @@ import pytest
 
 from judicaita.legal.answers import parse_reasoning
 from judicaita.legal.tasks import FAMILIES, TaskFamily, TraceCheck, check_trace
-from judicaita.legal.tasks.elements import CONCEDED, ElementFamily
+from judicaita.legal.tasks.element import CONCEDED
+from judicaita.legal.tasks.elements import ElementFamily
 from judicaita.legal.tasks.vocabulary import NAMES, STATES
 from judicaita.types import Sample
 

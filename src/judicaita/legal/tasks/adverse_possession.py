@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from judicaita.legal.tasks.elements import ElementFamily, Findings, Listed
+from judicaita.legal.tasks.element import Listed
+from judicaita.legal.tasks.elements import ElementFamily, Findings
 from judicaita.legal.tasks.family import AnswerType, Law
 
 

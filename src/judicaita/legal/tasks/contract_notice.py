@@ -13,7 +13,8 @@ import random
 import re
 from dataclasses import dataclass
 
-from judicaita.legal.tasks.elements import Element, ElementFamily, Findings, Listed, all_met
+from judicaita.legal.tasks.element import Element, Listed
+from judicaita.legal.tasks.elements import ElementFamily, Findings, all_met
 from judicaita.legal.tasks.family import Law
 
 _SHARE_MET = 2 / 3

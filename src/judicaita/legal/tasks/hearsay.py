@@ -10,7 +10,8 @@ of a state of mind without asserting it.
 
 from __future__ import annotations
 
-from judicaita.legal.tasks.elements import ElementFamily, Findings, Listed, all_met
+from judicaita.legal.tasks.element import Listed
+from judicaita.legal.tasks.elements import ElementFamily, Findings, all_met
 from judicaita.legal.tasks.family import Law
 
 

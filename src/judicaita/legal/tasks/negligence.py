@@ -7,7 +7,8 @@ comparative fault, assumption of risk) are left out.
 
 from __future__ import annotations
 
-from judicaita.legal.tasks.elements import ElementFamily, Findings, Listed, all_met
+from judicaita.legal.tasks.element import Listed
+from judicaita.legal.tasks.elements import ElementFamily, Findings, all_met
 from judicaita.legal.tasks.family import Law
 
 

@@ -9,7 +9,8 @@ v. FTC, N.D. Tex. Aug. 20, 2024).
 
 from __future__ import annotations
 
-from judicaita.legal.tasks.elements import ElementFamily, Findings, Listed, all_met
+from judicaita.legal.tasks.element import Listed
+from judicaita.legal.tasks.elements import ElementFamily, Findings, all_met
 from judicaita.legal.tasks.family import Law
 
 

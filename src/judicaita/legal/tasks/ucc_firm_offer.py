@@ -10,7 +10,8 @@ the offer is held open and names no time. Option contracts (paid for), reliance 
 
 from __future__ import annotations
 
-from judicaita.legal.tasks.elements import ElementFamily, Findings, Listed, all_met
+from judicaita.legal.tasks.element import Listed
+from judicaita.legal.tasks.elements import ElementFamily, Findings, all_met
 from judicaita.legal.tasks.family import Law
 
 
