@@ -17,7 +17,7 @@ from typing import Any, TypeVar, get_args, get_origin
 import click
 
 from judicaita.cli_tasks import tasks
-from judicaita.errors import JudicaitaError
+from judicaita.errors import JudicaitaError, RunStopped
 from judicaita.training.config import RunConfig, SFTConfig, TrainingConfig
 from judicaita.training.settings import (
     CHECKPOINT_VARIABLE,
@@ -38,6 +38,10 @@ _PER_FAMILY = ("accuracy", "true", "sound", "coverage", "right_with_false_step")
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells count it: 128 + SIGINT."""
 
+STOPPED = 75
+"""Exit code of a run that was told to stop, has saved, and can go on: EX_TEMPFAIL of sysexits.h,
+"try again later", on which a scheduler may queue it again."""
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point. Errors that a person can mend are one sentence and exit code 2."""
@@ -48,6 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         app(args=arguments, prog_name="judicaita", standalone_mode=False)
     except click.ClickException as error:
         _fail(error.format_message())
+    except RunStopped as stop:
+        click.echo(str(stop), err=True)
+        sys.exit(STOPPED)
     except JudicaitaError as error:
         _fail(str(error))
     except OSError as error:

@@ -6,7 +6,9 @@
     ├── ModelError       a model, tokenizer or adapter that cannot be loaded
     ├── RewardError      a reward that failed on a sample; it names both
     ├── RolloutError     generation that could not be finished
-    └── CheckpointError  a folder that is no checkpoint, or one that does not fit
+    ├── NumericalError   a loss, gradient, reward or log-probability that is no finite number
+    ├── CheckpointError  a folder that is no checkpoint, is damaged, or does not fit
+    └── RunStopped       not a mistake: a run that was told to stop, and did
 
 The message is one sentence or two: what happened, why, and what to do about it. The command line
 prints it as it is and exits with 2. Broken invariants of our own are plain ``AssertionError``s.
@@ -30,12 +32,27 @@ class ModelError(JudicaitaError):
 
 
 class RewardError(JudicaitaError):
-    """A reward raised on a sample, or returned something that is no finite number."""
+    """A reward raised on a sample, or returned something that is no number."""
 
 
 class RolloutError(JudicaitaError):
     """Completions could not be generated."""
 
 
+class NumericalError(JudicaitaError):
+    """A loss, gradient, reward or log-probability is no finite number.
+
+    ``kind`` says which of these it is; a training step skips over it, up to a limit.
+    """
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
 class CheckpointError(JudicaitaError):
-    """A folder is no checkpoint, or does not fit the run it is loaded into."""
+    """A folder is no checkpoint, is damaged, or does not fit the run it is loaded into."""
+
+
+class RunStopped(JudicaitaError):
+    """A run was told to stop by a signal or its time limit, and has saved where it was."""

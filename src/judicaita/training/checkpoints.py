@@ -1,13 +1,11 @@
-"""Folders on disk: the run's, and the checkpoints in it.
+"""Checkpoints: what plain tools load, what a run needs to go on, and what is known of both.
 
-    <checkpoint_dir>/
-      config.yaml      the configuration, as `--config` reads it
-      manifest.json    versions, device, where each setting came from, fingerprints of the data
-      eval.jsonl       the held-out samples
-      events.jsonl     what happened, a line each
-      rollouts/        every completion, a file a step
-      checkpoints/     step-N/: model or adapter, tokenizer, and the state to go on from
-      final/           model or adapter, tokenizer, and the held-out samples
+    step-N/ or final/
+      config.json, *.safetensors, tokenizer …   as transformers or peft write and load them
+      judicaita.json                            what made it: step, configuration, machine
+      trainer_state.json, .safetensors          in step-N/ alone: the state to go on from
+      eval.jsonl                                the samples that were held out
+      SHA256SUMS                                the seal (`durable.py`)
 
 A checkpoint is written aside and renamed, so that a folder under its own name is whole. It holds
 safetensors and JSON alone: nothing in it is ever unpickled.
@@ -18,7 +16,6 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,79 +24,23 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import yaml
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from judicaita.errors import CheckpointError, ConfigError
+from judicaita.errors import CheckpointError
 from judicaita.training.config import CARD, RunConfig, TrainingConfig
+from judicaita.training.durable import SUMS, verify, writing_folder
 from judicaita.training.policy import Policy, load_policy_for_inference, merge_adapter
 from judicaita.types import Sample
 
 HELD_OUT = "eval.jsonl"
 """In the run's folder and in every checkpoint of it: the samples that were held out."""
 _STATE, _TENSORS = "trainer_state.json", "trainer_state.safetensors"
-_RUN_NAMES = ("config.yaml", "events.jsonl", "rollouts", "checkpoints", "final", HELD_OUT)
+_FORMAT = 1
+"""Of checkpoints; raised when an older judicaita could misread a new one."""
 _PACKAGES = ("judicaita", "torch", "transformers", "peft", "tokenizers", "safetensors")
-
-
-class RunFolder:
-    """The folder of one run and the names in it."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.events = root / "events.jsonl"
-        self.rollouts = root / "rollouts"
-        self.final = root / "final"
-        self.held_out = root / HELD_OUT
-
-    def step(self, number: int) -> Path:
-        """Folder of the checkpoint after step ``number``."""
-        return self.root / "checkpoints" / f"step-{number}"
-
-    def newest(self) -> Path | None:
-        """The checkpoint of the highest step, if there is one."""
-        found = [(number, path) for number, path in self._steps() if is_resumable(path)]
-        return max(found)[1] if found else None
-
-    def remove_checkpoints_after(self, step: int) -> None:
-        """Delete what a run that goes on from ``step`` will write again, ``final/`` included: else
-        a later ``resume=auto`` would take up the older of the two."""
-        for number, path in self._steps():
-            if number > step:
-                shutil.rmtree(path)
-        shutil.rmtree(self.final, ignore_errors=True)
-
-    def _steps(self) -> list[tuple[int, Path]]:
-        named = ((re.fullmatch(r"step-(\d+)", p.name), p) for p in self.step(0).parent.glob("*"))
-        return [(int(match[1]), path) for match, path in named if match]
-
-    def refuse_if_used(self) -> None:
-        """`ConfigError` when the folder holds a run, which must not be mixed with another."""
-        if self.root.exists() and not self.root.is_dir():
-            raise ConfigError(f"checkpoint_dir={self.root}: it is a file. Name a new folder.")
-        for name in _RUN_NAMES:
-            if (self.root / name).exists():
-                raise ConfigError(
-                    f"checkpoint_dir={self.root}: it holds another run ({name}). Name a new "
-                    "folder, or, once it has saved a checkpoint, go on with it by resume=auto."
-                )
-
-    def begin(self, config: RunConfig, manifest: Mapping[str, Any]) -> None:
-        """Make the folder and write what the run is."""
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigError(
-                f"checkpoint_dir={self.root}: it cannot be made ({error.strerror}). Name a folder "
-                "that can be written to."
-            ) from error
-        settings = config.model_dump(mode="json")
-        (self.root / "config.yaml").write_text(
-            yaml.safe_dump(settings, sort_keys=False, allow_unicode=True), encoding="utf-8"
-        )
-        _write_json(self.root / "manifest.json", manifest)
 
 
 def describe_run(
@@ -127,6 +68,17 @@ def fingerprint(samples: Sequence[Sample]) -> str:
     return hashlib.sha256("\n".join(sample.id for sample in samples).encode()).hexdigest()
 
 
+def describe_runtime(policy: Policy) -> dict[str, Any]:
+    """What rounding depends on beside the configuration."""
+    return {
+        "torch": torch.__version__,
+        "device": policy.placement.device.type,
+        "compute_dtype": str(policy.placement.compute).removeprefix("torch."),
+        "threads": torch.get_num_threads(),
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+    }
+
+
 def save_checkpoint(
     folder: Path,
     policy: Policy,
@@ -135,39 +87,44 @@ def save_checkpoint(
     step: int,
     state: Mapping[str, Any] | None = None,
     held_out: Path | None = None,
+    evaluation: Mapping[str, float] | None = None,
 ) -> Path:
     """Write a checkpoint: what plain tools load, a card, and ``state`` to go on from.
 
     ``state`` nests dicts and lists of JSON values and tensors. ``held_out`` is a file of samples to
-    put beside the model. An existing checkpoint of that name is replaced; any other folder is a
-    `CheckpointError`.
+    put beside the model, ``evaluation`` the figures of these very weights. An existing checkpoint
+    of that name is replaced; any other folder is a `CheckpointError`, and so is whatever keeps it
+    from being written.
     """
     folder = folder.absolute()
     if folder.exists() and not (folder / CARD).is_file():
         raise CheckpointError(
             f"{folder} exists and is no checkpoint, so it is not replaced. Name a new folder."
         )
-    aside = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    policy.save(aside)
     card = {
+        "format": _FORMAT,
         "step": step,
         "policy_version": policy.version,
+        "runtime": describe_runtime(policy),
+        **({"evaluation": dict(evaluation)} if evaluation else {}),
         "config": config.model_dump(mode="json"),
     }
-    _write_json(aside / CARD, card)
-    if state is not None:
-        plain, tensors = _take_tensors_out(state)
-        _write_json(aside / _STATE, plain)
-        save_file(tensors, aside / _TENSORS)
-    if held_out is not None:
-        shutil.copyfile(held_out, aside / HELD_OUT)
-    replaced = folder.with_name(f".{folder.name}.old")
-    if folder.exists():
-        folder.replace(replaced)
-    aside.replace(folder)
-    shutil.rmtree(replaced, ignore_errors=True)
+    try:
+        with writing_folder(folder) as aside:
+            policy.save(aside)
+            _write_json(aside / CARD, card)
+            if state is not None:
+                plain, tensors = _take_tensors_out(state)
+                _write_json(aside / _STATE, plain)
+                save_file(tensors, aside / _TENSORS)
+            if held_out is not None:
+                shutil.copyfile(held_out, aside / HELD_OUT)
+    except Exception as error:  # the libraries that write have errors of every kind
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise CheckpointError(
+            f"{folder}: the checkpoint could not be written ({reason}); those before it are "
+            "untouched. Free space or mend the folder, and go on by resume=auto."
+        ) from error
     return folder
 
 
@@ -177,18 +134,19 @@ def is_resumable(folder: Path) -> bool:
 
 
 def load_state(folder: Path) -> dict[str, Any]:
-    """The ``state`` that `save_checkpoint` was given."""
+    """The ``state`` that `save_checkpoint` was given; `CheckpointError` if anything is damaged."""
     if not is_resumable(folder):
         raise CheckpointError(
             f"{folder} holds no {_STATE}, so no run can go on from it. Name a checkpoints/step-N "
             "folder."
         )
+    verify(folder)
     try:
         plain = json.loads((folder / _STATE).read_text(encoding="utf-8"))
         state: dict[str, Any] = _put_tensors_in(plain, load_file(folder / _TENSORS))
     except (ValueError, KeyError, SafetensorError) as error:
         raise CheckpointError(
-            f"{folder}: its state is damaged ({error}). Remove it to go on from an earlier one."
+            f"{folder}: its state cannot be read ({error}). Remove it to go on from an earlier one."
         ) from error
     return state
 
@@ -202,6 +160,11 @@ def read_card(folder: Path) -> dict[str, Any]:
         card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise CheckpointError(f"{path} is no valid JSON ({error}). Restore it.") from error
+    if card.get("format", _FORMAT) > _FORMAT:
+        raise CheckpointError(
+            f"{folder} was written by a newer judicaita (format {card['format']}; this one knows "
+            f"{_FORMAT}). Upgrade it."
+        )
     return card
 
 
@@ -245,11 +208,13 @@ def open_checkpoint(folder: Path, device: str) -> OpenCheckpoint:
     """Load a model or adapter folder with the system prompt and template of its run.
 
     A folder of other origin gets the default system prompt if it is a chat model, and none if it
-    is not. Raises `CheckpointError` for a folder that is no checkpoint, `ModelError` for one that
-    cannot be loaded.
+    is not. Raises `CheckpointError` for a folder that is no checkpoint, or a damaged one of
+    judicaita's, `ModelError` for one that cannot be loaded.
     """
     require_checkpoint(folder)
     card = read_card(folder)
+    if card:
+        verify(folder)
     opened = OpenCheckpoint(load_policy_for_inference(folder, device), card)
     policy = opened.policy
     if card or policy.tokenizer.chat_template:
@@ -265,6 +230,8 @@ def export_checkpoint(folder: Path, output: Path, *, merge: bool) -> None:
     ``merge`` makes one model of an adapter and its base, in float32, in copies of the weights.
     """
     require_checkpoint(folder)
+    if read_card(folder):
+        verify(folder)
     if output.exists():
         raise CheckpointError(f"{output} exists already. Name a new folder.")
     is_adapter = (folder / "adapter_config.json").is_file()
@@ -275,7 +242,7 @@ def export_checkpoint(folder: Path, output: Path, *, merge: bool) -> None:
     if merge:
         merge_adapter(folder, output)
     else:
-        own = shutil.ignore_patterns(CARD, HELD_OUT, _STATE, _TENSORS)
+        own = shutil.ignore_patterns(CARD, HELD_OUT, SUMS, _STATE, _TENSORS)
         shutil.copytree(folder, output, ignore=own)
 
 

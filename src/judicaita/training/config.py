@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args
@@ -80,6 +81,15 @@ def _none_word(value: Any) -> Any:
     return None if value == "none" else value
 
 
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def _duration(value: Any) -> Any:
+    """``90m`` → 5400.0; a number is of seconds."""
+    match = re.fullmatch(r"(\d+(?:\.\d*)?) ?([smhd]?)", value) if isinstance(value, str) else None
+    return float(match[1]) * _SECONDS[match[2]] if match else value
+
+
 def _flags(*names: str) -> dict[str, Any]:
     """Further command-line names of a field, beside ``--field-name``."""
     return {"flags": list(names)}
@@ -127,6 +137,9 @@ class RunConfig(BaseModel):
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
     """``auto`` is bf16 where the device computes it natively, fp16 with loss scaling on older CUDA,
     fp32 on the CPU."""
+    num_threads: int | None = Field(None, ge=1)
+    """Threads of a computation on the CPU; None is as many as torch takes, and on resume as many as
+    before, since another number rounds differently."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
 
@@ -337,7 +350,22 @@ class TrainingConfig(RunConfig):
     eval_steps: int = Field(100, ge=1)
     """An evaluation every so many steps, and one before the first and after the last."""
     resume: str = "never"
-    """``never``, ``auto`` (the newest checkpoint of ``checkpoint_dir``, if any) or a checkpoint."""
+    """``never``; ``auto`` goes on from the newest whole checkpoint of ``checkpoint_dir``, and
+    begins where there is none; or a checkpoint's folder."""
+    save_total_limit: Annotated[int | None, BeforeValidator(_none_word)] = Field(3, ge=1)
+    """So many of the last checkpoints are kept, and the best one besides; ``none`` keeps all."""
+    best_metric: Literal["reward", "accuracy", "sound", "true", "format_compliance"] = "reward"
+    """Which checkpoint is the best: the held-out figure that is highest, of those evaluated at the
+    very step."""
+    time_limit: Annotated[float | None, BeforeValidator(_duration)] = Field(None, gt=0)
+    """The run saves and stops before so many seconds have passed (``90m``, ``8h``, ``2d``), to go
+    on by ``resume=auto``; None for no limit."""
+    max_faults: int = Field(5, ge=1)
+    """Steps in a row that may meet a number that is not finite; then the run saves and stops. Each
+    such step leaves the weights alone and is recorded."""
+    stall_seconds: Annotated[float, BeforeValidator(_duration)] = Field(900.0, ge=0)
+    """Without a token, score or micro-batch for so long, the stacks of all threads are written to
+    ``stalls.txt``; 0 turns the watch off."""
 
     @field_validator("num_rollouts")
     @classmethod

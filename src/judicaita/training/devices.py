@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
+import numpy
 import torch
 from torch import Tensor, nn
 
@@ -81,15 +83,23 @@ class Placement:
         return torch.Generator(own).manual_seed(seed)
 
     def seed(self, seed: int) -> None:
-        """Seed the global generators, from which new adapters and dropout are drawn."""
+        """Seed the global generators: torch's, from which new adapters and dropout are drawn, and
+        those of Python and NumPy, which a reward may draw from."""
         torch.manual_seed(seed)
+        random.seed(seed)
+        numpy.random.seed(seed)
         if self.device.type == "xla":
             # torch.manual_seed reaches every device but this one.
             _xla_model().set_rng_state(seed)
 
     def rng_state(self) -> dict[str, Any]:
         """State of the global generators."""
-        state: dict[str, Any] = {"torch_rng": torch.get_rng_state()}
+        algorithm, keys, *rest = cast("tuple[Any, ...]", numpy.random.get_state())
+        state: dict[str, Any] = {
+            "torch_rng": torch.get_rng_state(),
+            "python_rng": random.getstate(),
+            "numpy_rng": (algorithm, keys.tolist(), *rest),
+        }
         if self.device.type == "cuda":
             state["cuda_rng"] = torch.cuda.get_rng_state(self.device)
         elif self.device.type == "xla":
@@ -99,6 +109,9 @@ class Placement:
     def set_rng_state(self, state: Mapping[str, Any]) -> None:
         """Take `rng_state` back; that of a device other than this one is passed over."""
         torch.set_rng_state(state["torch_rng"])
+        version, internal, gauss = state["python_rng"]
+        random.setstate((version, tuple(internal), gauss))
+        numpy.random.set_state(tuple(state["numpy_rng"]))
         if self.device.type == "cuda" and "cuda_rng" in state:
             torch.cuda.set_rng_state(state["cuda_rng"], self.device)
         elif self.device.type == "xla" and "xla_rng" in state:

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from judicaita.errors import CheckpointError, ConfigError, DataError, JudicaitaError
 from judicaita.legal.answers import extract_answer
+from judicaita.training.durable import write_json
 from judicaita.training.rewards import (
     CompositeReward,
     Reward,
@@ -108,11 +108,8 @@ class EvaluationReport:
     def to_json(self, path: Path | str) -> None:
         """Write it as JSON, aside first and then renamed, so that no half file is ever read."""
         path = Path(path)
-        text = json.dumps(self.to_dict(), ensure_ascii=False, indent=2, allow_nan=False)
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_name(f".{path.name}.tmp")
-        aside.write_text(text + "\n", encoding="utf-8")
-        aside.replace(path)
+        write_json(path, self.to_dict())
 
 
 class EvaluationHarness:

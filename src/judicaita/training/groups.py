@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from judicaita.errors import RewardError
@@ -12,7 +12,7 @@ from judicaita.training.config import TrainingConfig
 from judicaita.training.policy import Policy
 from judicaita.training.rewards import Reward, columns_of, score_safely
 from judicaita.training.rollouts.base import RolloutEngine, SamplingParams
-from judicaita.types import Group
+from judicaita.types import Group, RewardResult
 
 
 def sample_groups(
@@ -39,18 +39,17 @@ def sample_groups(
     return groups
 
 
-def score_group(group: Group, reward: Reward) -> Group:
-    """The group with a reward for every completion; it abstains as a whole or not at all."""
-    results = tuple(
-        score_safely(
-            reward,
-            group.sample.prompt,
-            text,
-            group.sample.reference,
-            columns_of(group.sample, len(completion.token_ids), completion.finish_reason),
-        )
-        for completion, text in zip(group.completions, group.texts, strict=True)
-    )
+def score_group(group: Group, reward: Reward, pulse: Callable[[], None] = lambda: None) -> Group:
+    """The group with a reward for every completion; it abstains as a whole or not at all.
+
+    ``pulse`` is called before each one; what it raises ends the scoring.
+    """
+    results: tuple[RewardResult, ...] = ()
+    for completion, text in zip(group.completions, group.texts, strict=True):
+        pulse()
+        columns = columns_of(group.sample, len(completion.token_ids), completion.finish_reason)
+        sample = group.sample
+        results += (score_safely(reward, sample.prompt, text, sample.reference, columns),)
     if len({result.score is None for result in results}) > 1:
         raise RewardError(
             f"{reward.name} abstained on some completions of sample {group.sample.id} "

@@ -8,11 +8,16 @@ algorithm, call by call; everything else here prepares it or keeps its records.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from judicaita.errors import CheckpointError, JudicaitaError
+import torch
+
+from judicaita.errors import CheckpointError, JudicaitaError, NumericalError, RunStopped
 from judicaita.training import checkpoints
 from judicaita.training.batching import Batch, Item, encode_prompts, make_batch
 from judicaita.training.config import TrainingConfig
@@ -24,12 +29,12 @@ from judicaita.training.devices import place
 from judicaita.training.embedded import resolve_base_model
 from judicaita.training.evaluation import EvaluationHarness
 from judicaita.training.groups import sample_groups, score_group
-from judicaita.training.metrics import ENTERED, EventLog, remove_rollouts_after
+from judicaita.training.metrics import ENTERED, cut_events, remove_rollouts_after, sync_events
 from judicaita.training.optimization import Updater
 from judicaita.training.policy import Policy, load_policy
 from judicaita.training.records import RunRecorder, StepRecord
 from judicaita.training.rehearsal import Rehearsal, rehearsal_source
-from judicaita.training.resume import changed_settings, checkpoint_to_resume
+from judicaita.training.resume import changed_runtime, changed_settings, checkpoint_to_resume
 from judicaita.training.rewards import (
     Reward,
     as_reward,
@@ -40,10 +45,12 @@ from judicaita.training.rewards import (
 )
 from judicaita.training.rollouts.base import RolloutEngine, SamplingParams
 from judicaita.training.rollouts.native import NativeEngine
+from judicaita.training.run_folder import RunFolder
 from judicaita.training.sampler import ShuffleSampler, make_sampler
+from judicaita.training.supervision import StopRequested, Supervisor
 from judicaita.training.trackers import require_trackers
 from judicaita.training.update import PolicyUpdate
-from judicaita.types import Group, Sample
+from judicaita.types import Group, RewardResult, Sample
 
 
 class GRPOTrainer:
@@ -79,12 +86,25 @@ class GRPOTrainer:
         self.reward_is_configured = reward_fn is None
         self.train_samples, self.eval_samples = self._divide(train_dataset, eval_dataset)
         self.rehearsal_source = rehearsal_source(config, rehearsal)
-        self.folder = checkpoints.RunFolder(config.checkpoint_dir)
+        self.folder = RunFolder(config.checkpoint_dir)
         self.origins = origins or {}
         self.harness = EvaluationHarness(
             self.reward, grader=composite_from_config(config), text_overlap=False
         )
         self.steps_done = 0
+        self.faults_in_a_row = 0
+        """Steps so far, without one between them that went well."""
+        self.fault: NumericalError
+        self._evaluated: tuple[int, dict[str, float]] | None = None
+        """The step of the last evaluation, and its figures."""
+        self._saved = 0
+        """The step of the last checkpoint of the run's own."""
+        self.supervisor = Supervisor(
+            config.time_limit,
+            config.stall_seconds,
+            self.folder.stalls,
+            tell=lambda text: self.console.message(text),
+        )
         self.policy: Policy
         self.engine: RolloutEngine
         self.updater: Updater
@@ -115,15 +135,39 @@ class GRPOTrainer:
     # ── before the first step ────────────────────────────────────────────────────────────────────
 
     def initialize(self) -> None:
-        """Load the model, tokenize the prompts, and make or resume the run's folder."""
-        resume_from = checkpoint_to_resume(self.config, self.folder)
+        """Load the model, tokenize the prompts, and make or resume the run's folder, which is kept
+        from other runs until `train` ends or `close` is called."""
+        if self.config.resume == "never":
+            self.folder.refuse_if_used()
         require_trackers(self.config.report_to)
+        self.folder.lock()
+        try:
+            resume_from = checkpoint_to_resume(self.config, self.folder, self.console.message)
+            self._load(resume_from)
+            with self._writing_records():
+                if resume_from is None:
+                    self._begin()
+                elif resume_from == self.folder.final:
+                    self._take_up_finished()
+                else:
+                    self._go_on_from(resume_from)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let other runs use the folder; `train` does so at its end."""
+        self.folder.unlock()
+
+    def _load(self, resume_from: Path | None) -> None:
+        """The model and everything that is made from it and the data."""
         # Before the embedded model is built: XLA must be there at torch's first backward pass.
         place(self.config.device, self.config.precision).seed(self.config.seed)
+        self._set_threads(resume_from)
         self.policy = load_policy(self.config, resolve_base_model(self.config.base_model))
         train_items = self._encode(self.train_samples, "training")
         self.eval_items = self._encode(self.eval_samples, "evaluation")
-        self.engine = NativeEngine(self.policy)
+        self.engine = NativeEngine(self.policy, self.supervisor.pulse)
         self.sampler = make_sampler(train_items, self.config)
         self.total_steps = min(
             self.sampler.total_batches, self.config.max_steps or self.sampler.total_batches
@@ -133,24 +177,42 @@ class GRPOTrainer:
         )
         if self.rehearsal_source is not None:
             self.rehearsal = Rehearsal(self.policy, self.config, self.rehearsal_source)
-        self.update = PolicyUpdate(self.policy, self.updater, self.config, self.rehearsal)
-        if resume_from is None:
-            manifest = checkpoints.describe_run(
-                self.policy, self.origins, train=self.train_samples, eval=self.eval_samples
+        self.update = PolicyUpdate(
+            self.policy, self.updater, self.config, self.rehearsal, self.supervisor
+        )
+
+    def _set_threads(self, resume_from: Path | None) -> None:
+        """As many as configured, else as many as before: sums of other parts round differently."""
+        before = checkpoints.read_card(resume_from).get("runtime", {}) if resume_from else {}
+        threads = self.config.num_threads or before.get("threads")
+        if threads:
+            torch.set_num_threads(threads)
+
+    def _begin(self) -> None:
+        """Start from the first step; what a run left that was killed before it saved is removed."""
+        if self.folder.config.exists():
+            self.folder.begin_again()
+            self.console.message(f"{self.folder.root}: nothing was saved yet; starting over")
+        manifest = checkpoints.describe_run(
+            self.policy, self.origins, train=self.train_samples, eval=self.eval_samples
+        )
+        held_out = to_jsonl(sample for sample, _ in self.eval_items)
+        if self.reward_is_configured:
+            self._try_reward()
+        self.folder.begin(self.config, manifest)
+        self.folder.held_out.write_text(held_out, encoding="utf-8", newline="\n")
+
+    def _go_on_from(self, checkpoint: Path) -> None:
+        self.load_checkpoint(checkpoint)
+        self.console.message(f"going on from {checkpoint}, after step {self.steps_done}")
+        if changed := changed_settings(checkpoint, self.config):
+            self.console.message(f"resumed with other settings: {', '.join(changed)}")
+        runtime = checkpoints.describe_runtime(self.policy)
+        if changed := changed_runtime(checkpoint, runtime):
+            self.console.message(
+                f"resumed elsewhere: {', '.join(changed)}; the last digits may differ"
             )
-            held_out = to_jsonl(sample for sample, _ in self.eval_items)
-            if self.reward_is_configured:
-                self._try_reward()
-            self.folder.begin(self.config, manifest)
-            self.folder.held_out.write_text(held_out, encoding="utf-8", newline="\n")
-        elif resume_from == self.folder.final:
-            self._take_up_finished()
-        else:
-            self.load_checkpoint(resume_from)
-            self.console.message(f"going on from {resume_from}, after step {self.steps_done}")
-            if changed := changed_settings(resume_from, self.config):
-                self.console.message(f"resumed with other settings: {', '.join(changed)}")
-            self.folder.remove_checkpoints_after(self.steps_done)
+        self.folder.remove_checkpoints_after(self.steps_done)
 
     def _take_up_finished(self) -> None:
         """Load what a finished run ended with; there is nothing left to train."""
@@ -189,27 +251,55 @@ class GRPOTrainer:
     # ── the run ──────────────────────────────────────────────────────────────────────────────────
 
     def train(self) -> dict[str, float]:
-        """Run to the end. Returns the figures of the last evaluation and of the last step."""
+        """Run to the end. Returns the figures of the last evaluation and of the last step.
+
+        `RunStopped` after a signal or the time limit, `NumericalError` after ``max_faults`` steps
+        in a row with numbers that are not finite: both once the run has been saved.
+        """
         self._require_policy("train")
         if self.steps_done == self.total_steps and checkpoints.read_card(self.folder.final):
+            self.close()
             self.console.message(f"{self.folder.root}: the run is finished, nothing is left to do.")
             return {"steps": float(self.steps_done)}
-        config = self.config
+        try:
+            with (
+                self._writing_records(),
+                self.supervisor.on_duty(),
+                self.recorder.opened(self.steps_done, self.total_steps),
+            ):
+                return self._run()
+        finally:
+            self.close()
+
+    @contextmanager
+    def _writing_records(self) -> Iterator[None]:
+        """Turn what the system says of a full disk or a lost folder into a `CheckpointError`."""
+        try:
+            yield
+        except OSError as error:
+            raise CheckpointError(
+                f"{error.filename or self.folder.root}: the run's records could not be written "
+                f"({error.strerror}). Free space or mend the folder, and go on by resume=auto."
+            ) from error
+
+    def _run(self) -> dict[str, float]:
+        """Step after step, with what is due between them."""
         record = StepRecord(self.steps_done)
-        evaluation: dict[str, float] = {}
-        with self.recorder.opened(self.steps_done, self.total_steps):
-            if self.steps_done == 0:
-                self._evaluate_and_record()
-                if config.probe_coverage and "steps" in self.reward.part_names:
-                    self._probe_and_record()
-            while self.steps_done < self.total_steps:
+        try:
+            while True:
+                self._evaluate_if_due()
+                if self.steps_done % self.config.save_steps == 0:
+                    self._save_step()
+                if self.steps_done == self.total_steps:
+                    break
+                self.supervisor.pulse()
                 record = self.step()
-                last = self.steps_done == self.total_steps
-                if last or self.steps_done % config.eval_steps == 0:
-                    evaluation = self._evaluate_and_record()
-                if self.steps_done % config.save_steps == 0:
-                    self.save_checkpoint(self.folder.step(self.steps_done))
-            self._save_final()
+                self._stop_if_faulty()
+        except StopRequested as stop:
+            self._save_step()
+            raise self._stopped(stop.reason) from None
+        self._save_final()
+        _, evaluation = self._evaluated or (0, {})
         return {
             "steps": float(self.steps_done),
             **{f"train/{name}": value for name, value in record.metrics.items()},
@@ -217,21 +307,34 @@ class GRPOTrainer:
         }
 
     def step(self) -> StepRecord:
-        """One optimizer step (or ``num_iterations`` of them on the same completions)."""
+        """One optimizer step (or ``num_iterations`` of them on the same completions).
+
+        A number that is not finite ends it: the weights stay, and the step is recorded as a fault.
+        One that is stopped before the weights move is as if it had not begun.
+        """
         self._require_policy("step")
         record = StepRecord(self.steps_done + 1)
+        before = self._position()
         items = self.sampler.draw()
-        with record.timed("generate"):
-            groups = self._generate(items, record.step)
-        with record.timed("score"):
-            groups = self._score(groups)
-        self.sampler.observe(groups)
-        groups = self._advantages(groups)
-        with record.timed("batch"):
-            batches, token_count = self._batch(groups)
-        with record.timed("update"):
-            record.metrics |= self.update(batches, token_count)
-            self.engine.sync()
+        groups: list[Group] = []
+        try:
+            with record.timed("generate"):
+                groups = self._generate(items, record.step)
+            with record.timed("score"):
+                groups = self._score(groups)
+            self.sampler.observe(groups)
+            groups = self._advantages(groups)
+            with record.timed("batch"):
+                batches, token_count = self._batch(groups)
+            with record.timed("update"):
+                record.metrics |= self.update(batches, token_count)
+                self.engine.sync()
+            self.faults_in_a_row = 0
+        except StopRequested:
+            self._return_to(before)
+            raise
+        except NumericalError as error:
+            groups = self._note_fault(record, items, groups, error)
         self._record(groups, record)
         self.steps_done = record.step
         return record
@@ -243,7 +346,7 @@ class GRPOTrainer:
 
     def _score(self, groups: Sequence[Group]) -> list[Group]:
         """A reward for every completion."""
-        return [score_group(group, self.reward) for group in groups]
+        return [score_group(group, self.reward, self.supervisor.pulse) for group in groups]
 
     def _advantages(self, groups: Sequence[Group]) -> list[Group]:
         """How much better each completion was than its group, over tau; so with its steps."""
@@ -269,12 +372,83 @@ class GRPOTrainer:
         )
         return batches, token_count
 
+    # ── stops and faults ─────────────────────────────────────────────────────────────────────────
+
+    def _position(self) -> dict[str, Any]:
+        """Where the run is, but for weights and moments."""
+        return {
+            "sampler": self.sampler.state_dict(),
+            **({"rehearsal": self.rehearsal.state_dict()} if self.rehearsal else {}),
+            "updates": self.updater.step_count,
+            **self.policy.placement.rng_state(),
+        }
+
+    def _return_to(self, position: Mapping[str, Any]) -> None:
+        """Forget a step that was begun: the next one begins in the same way."""
+        self.sampler.load_state_dict(position["sampler"])
+        if self.rehearsal:
+            self.rehearsal.load_state_dict(position["rehearsal"])
+        self.updater.skip()
+        self.updater.step_count = position["updates"]
+        self.policy.placement.set_rng_state(position)
+
+    def _stopped(self, reason: str) -> RunStopped:
+        """What to raise once a run that was asked to stop is saved."""
+        if self.steps_done == 0:
+            return RunStopped(f"{reason}: the run stopped before its first step.")
+        return RunStopped(
+            f"{reason}: the run stopped after step {self.steps_done} of {self.total_steps} and is "
+            f"saved in {self.folder.step(self.steps_done)}. Go on by resume=auto."
+        )
+
+    def _note_fault(
+        self,
+        record: StepRecord,
+        items: Sequence[Item],
+        groups: Sequence[Group],
+        error: NumericalError,
+    ) -> list[Group]:
+        """Record what was not finite, and on which samples; returns the groups as far as they
+        came, those without a score as abstained from."""
+        self.faults_in_a_row += 1
+        self.fault = error
+        record.metrics["updates"] = 0.0
+        record.fault = error.kind
+        with self.recorder.opened(self.steps_done, self.total_steps):
+            fields = {
+                "kind": error.kind,
+                "message": str(error),
+                "samples": [sample.id for sample, _ in items],
+                "in_a_row": self.faults_in_a_row,
+            }
+            self.recorder.event("fault", record.step, fields)
+            self.console.message(f"step {record.step} is skipped: {error}")
+        unscored = RewardResult(None, {"fault": str(error)})
+        return [
+            group if group.results else replace(group, results=(unscored,) * len(group.texts))
+            for group in groups
+        ]
+
+    def _stop_if_faulty(self) -> None:
+        """`NumericalError` once too many steps in a row have met numbers that are not finite."""
+        if self.faults_in_a_row < self.config.max_faults:
+            return
+        count, self.faults_in_a_row = self.faults_in_a_row, 0
+        self._save_step()
+        raise NumericalError(
+            self.fault.kind,
+            f"{count} steps in a row met numbers that are not finite (the last: {self.fault}) The "
+            f"run is saved in {self.folder.step(self.steps_done)}; go on from there or an earlier "
+            "checkpoint with a lower learning_rate.",
+        )
+
     # ── records ──────────────────────────────────────────────────────────────────────────────────
 
     def _record(self, groups: Sequence[Group], record: StepRecord) -> None:
         """Events, completions, trackers and the screen."""
         record.metrics |= self.sampler.figures()
-        reasons = [why(group, self.config) for group in groups]
+        fault = f"fault: {record.fault}" if record.fault else ""
+        reasons = [fault or why(group, self.config) for group in groups]
         with self.recorder.opened(self.steps_done, self.total_steps):
             self.recorder.step(record, groups, reasons, parts=self.reward.part_names)
 
@@ -294,10 +468,17 @@ class GRPOTrainer:
             )
         return dict(report.metrics)
 
-    def _evaluate_and_record(self) -> dict[str, float]:
+    def _evaluate_if_due(self) -> None:
+        """Before the first step, every ``eval_steps``, after the last; once for each."""
+        step = self.steps_done
+        is_due = step % self.config.eval_steps == 0 or step == self.total_steps
+        if not is_due or (self._evaluated and self._evaluated[0] == step):
+            return
         metrics = self.evaluate()
-        self.recorder.evaluation(self.steps_done, metrics)
-        return metrics
+        self.recorder.evaluation(step, metrics)
+        self._evaluated = (step, metrics)
+        if step == 0 and self.config.probe_coverage and "steps" in self.reward.part_names:
+            self._probe_and_record()
 
     def _probe_and_record(self) -> None:
         """Tell which steps are never sampled, so that no reward for them can be earned."""
@@ -313,14 +494,7 @@ class GRPOTrainer:
     def save_checkpoint(self, path: Path | str) -> Path:
         """Write model or adapter, tokenizer and the state to go on from."""
         self._require_policy("save_checkpoint")
-        return checkpoints.save_checkpoint(
-            Path(path),
-            self.policy,
-            self.config,
-            step=self.steps_done,
-            state=self.state_dict(),
-            held_out=self.folder.held_out,
-        )
+        return self._save(Path(path), self.state_dict())
 
     def load_checkpoint(self, path: Path | str) -> None:
         """Go on from a checkpoint of this run; what was recorded after it is removed."""
@@ -329,25 +503,23 @@ class GRPOTrainer:
         self.policy.load_weights(Path(path))
         self.load_state_dict(state)
         remove_rollouts_after(self.folder.rollouts, self.steps_done)
-        if self.folder.events.exists():
-            with_events = EventLog(self.folder.events)
-            with_events.truncate_after(self.steps_done)
-            with_events.close()
+        cut_events(self.folder.events, state["events"])
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything but the weights that a step depends on."""
+        """Everything but the weights that a step depends on, and how far the records go."""
         return {
             "steps_done": self.steps_done,
-            "sampler": self.sampler.state_dict(),
             "data": checkpoints.fingerprint(self.train_samples),
             "updater": self.updater.state_dict(),
-            **({"rehearsal": self.rehearsal.state_dict()} if self.rehearsal else {}),
-            **self.policy.placement.rng_state(),
+            "faults_in_a_row": self.faults_in_a_row,
+            "evaluated": self._evaluated,
+            "events": sync_events(self.folder.events),
+            **self._position(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take `state_dict` back."""
-        self.steps_done = int(state["steps_done"])
+        self.steps_done = self._saved = int(state["steps_done"])
         self.sampler.load_state_dict(state["sampler"])
         if state["data"] != checkpoints.fingerprint(self.train_samples):
             raise CheckpointError(
@@ -357,13 +529,35 @@ class GRPOTrainer:
         if self.rehearsal is not None:
             self.rehearsal.load_state_dict(state.get("rehearsal"))
         self.updater.load_state_dict(state["updater"])
+        self.faults_in_a_row = int(state["faults_in_a_row"])
+        evaluated = state["evaluated"]
+        self._evaluated = (int(evaluated[0]), dict(evaluated[1])) if evaluated else None
         self.policy.placement.set_rng_state(state)
 
+    def _save_step(self) -> None:
+        """The checkpoint of this step, if it has none yet; older ones beyond the limit go."""
+        if self.steps_done in (0, self._saved):
+            return
+        self._save(self.folder.step(self.steps_done), self.state_dict())
+        self._saved = self.steps_done
+        self.folder.rotate(self.config.save_total_limit, self.config.best_metric)
+
     def _save_final(self) -> None:
-        checkpoints.save_checkpoint(
-            self.folder.final,
+        sync_events(self.folder.events)
+        self._save(self.folder.final, None)
+
+    def _save(self, path: Path, state: Mapping[str, Any] | None) -> Path:
+        self.folder.require()
+        began = time.monotonic()
+        is_evaluated = self._evaluated and self._evaluated[0] == self.steps_done
+        folder = checkpoints.save_checkpoint(
+            path,
             self.policy,
             self.config,
             step=self.steps_done,
+            state=state,
             held_out=self.folder.held_out,
+            evaluation=self._evaluated[1] if self._evaluated and is_evaluated else None,
         )
+        self.supervisor.slowest_save = max(self.supervisor.slowest_save, time.monotonic() - began)
+        return folder

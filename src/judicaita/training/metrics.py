@@ -3,25 +3,25 @@
     events.jsonl              one JSON object a line, written as things happen      (EventLog)
     rollouts/step-N.parquet   one row per completion, one file a step               (write_rollouts)
 
-Files that replace or stand for a whole are written aside, synced and renamed: a reader, or a run
-that was killed, finds the old file or the new one, never half of one. Torch-free; pyarrow
-is imported by what needs it.
+A file of rollouts is there whole or not at all; of events only the last line may be torn.
+Torch-free; pyarrow is imported by what needs it.
 """
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import json
 import math
 import os
 import re
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from judicaita.errors import DataError
+from judicaita.errors import CheckpointError, DataError
+from judicaita.training.durable import write_file
 from judicaita.training.rewards import reward_parts
 from judicaita.types import Group, Prompt, RewardResult
 
@@ -48,31 +48,47 @@ class EventLog:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
             os.truncate(path, len(_complete_lines(path.read_bytes())))
-        self._file = path.open("ab")
+        # Without a buffer: what could not be written shall not be tried again when it is closed.
+        self._file = path.open("ab", buffering=0)
 
     def write(self, event: str, step: int, fields: Mapping[str, Any] | None = None) -> None:
         """Append one event. Arrays stand as lists, and what JSON does not know as its ``str``."""
         fields = fields or {}
         assert not _EVENT_KEYS & fields.keys(), f"reserved in events: {_EVENT_KEYS & fields.keys()}"
         record = {"event": event, "step": step, "time": time.time(), **fields}
-        self._file.write(_strict_json(record).encode() + b"\n")
-        self._file.flush()
-
-    def truncate_after(self, step: int) -> None:
-        """Remove the events of steps beyond `step`, which a resumed run is about to write again.
-
-        The rest stays byte for byte; until the rename the old file is untouched.
-        """
-        lines = self.path.read_bytes().splitlines(keepends=True)
-        events = _parse_events(self.path, lines)
-        kept = [line for line, event in zip(lines, events, strict=True) if event["step"] <= step]
-        _write_aside(self.path, lambda file: file.writelines(kept))
-        self._file.close()
-        self._file = self.path.open("ab")
+        line = _strict_json(record).encode() + b"\n"
+        if self._file.write(line) != len(line):  # the rest of the line had no room
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
 
     def close(self) -> None:
         """Close the file; the log takes no further events."""
         self._file.close()
+
+
+def sync_events(path: Path) -> int:
+    """Make the events that were written last, and return their length in bytes."""
+    with path.open("ab") as file:
+        os.fsync(file.fileno())
+        return os.fstat(file.fileno()).st_size
+
+
+def cut_events(path: Path, length: int) -> None:
+    """Remove what was written after the first ``length`` bytes, of which a checkpoint knows.
+
+    `CheckpointError` for a file that is shorter, or has no line end there: it is not the file that
+    the checkpoint was written beside.
+    """
+    if length == 0 and not path.exists():
+        return
+    with path.open("r+b") as file:
+        file.seek(max(0, length - 1))
+        if length and file.read(1) != b"\n":
+            raise CheckpointError(
+                f"{path} is not as the checkpoint knows it: {length} bytes of whole lines are "
+                "missing. Restore the file, or resume from an earlier checkpoint."
+            )
+        file.truncate(length)
+        os.fsync(file.fileno())
 
 
 def read_events(path: Path) -> list[dict[str, Any]]:
@@ -121,27 +137,6 @@ def _jsonable(value: Any) -> Any:
     return value
 
 
-def _write_aside(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Let `write` fill a hidden neighbour of `path`, sync it, and rename it to `path`."""
-    aside = path.with_name(f".{path.name}.tmp")
-    try:
-        with aside.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):  # the first error is the one to report
-            aside.unlink()
-        raise
-    if os.name == "posix":  # the rename itself lasts only once the folder is on disk
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-
 # ── rollouts ─────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -162,7 +157,7 @@ def write_rollouts(
     why. The columns are the same at every step of a run.
 
     Args:
-        folder: The run's rollout folder; made if absent.
+        folder: The run's rollout folder; made if absent, inside of the run's.
         step: Counted from 1; in the file's name with six digits.
         groups: Scored groups; advantages may be missing from groups that were skipped.
         reasons: For each group why it entered the loss or not: one word for all of its completions,
@@ -199,9 +194,9 @@ def write_rollouts(
         ]
     )
     table = pa.Table.from_pylist(rows, schema=schema)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(exist_ok=True)
     path = folder / f"step-{step:06d}.parquet"
-    _write_aside(path, lambda file: pq.write_table(table, file, compression="zstd"))
+    write_file(path, lambda file: pq.write_table(table, file, compression="zstd"))
     return path
 
 

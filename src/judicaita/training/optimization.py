@@ -9,11 +9,23 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from judicaita.errors import NumericalError
 from judicaita.training.algorithms.schedules import learning_rate_factor
 
 if TYPE_CHECKING:
     from judicaita.training.config import RunConfig
     from judicaita.training.policy import Policy
+
+
+def require_finite(loss: float) -> float:
+    """The loss of a micro-batch, in nats per token; `NumericalError` if it is not finite."""
+    if not math.isfinite(loss):
+        raise NumericalError(
+            "loss",
+            f"the loss is {loss}, so the weights were left as they are. Lower learning_rate if "
+            "this goes on.",
+        )
+    return loss
 
 
 @dataclass(frozen=True)
@@ -26,7 +38,7 @@ class UpdateInfo:
     """L2 norm of what the optimizer saw."""
     learning_rate: float
     applied: bool
-    """False when the gradient was not finite and the weights were left as they are."""
+    """False when the scaled gradient overflowed and the weights were left as they are."""
 
 
 class Updater:
@@ -58,7 +70,11 @@ class Updater:
         self.policy.placement.flush()
 
     def step(self) -> UpdateInfo:
-        """Update the weights with the gradients collected since the last call."""
+        """Update the weights with the gradients collected since the last call.
+
+        A gradient that is not finite leaves weights and moments as they are. `NumericalError` says
+        so, unless it comes of a loss scale that was too high and is lowered now.
+        """
         rate = self.config.learning_rate * learning_rate_factor(
             self.step_count,
             total_steps=self.total_steps,
@@ -74,17 +90,25 @@ class Updater:
         self.policy.placement.flush()
         norm = float(total)
         applied = math.isfinite(norm)
+        # Scales that overflow are how the right one is found; at 1 there is nothing left to lower.
+        was_scaled = self.scaler.is_enabled() and self.scaler.get_scale() > 1
         if applied:
             self.scaler.step(self.optimizer)
             self.policy.version += 1
         self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.policy.placement.flush()
-        self.step_count += 1
+        self.skip()
+        if not applied and not was_scaled:
+            raise NumericalError(
+                "gradient",
+                f"the gradient's norm is {norm}, so the weights were left as they are. Lower "
+                "learning_rate if this goes on.",
+            )
         return UpdateInfo(norm, min(norm, limit), rate, applied)
 
     def skip(self) -> None:
-        """Pass a step over without an update; the schedule goes on."""
+        """Let go of the gradients collected so far; the schedule goes on by a step."""
+        self.optimizer.zero_grad(set_to_none=True)
+        self.policy.placement.flush()
         self.step_count += 1
 
     def state_dict(self) -> dict[str, Any]:

@@ -453,11 +453,12 @@ def _with_adapter(model: PreTrainedModel, config: RunConfig) -> PreTrainedModel:
 def _attach(model: PreTrainedModel, adapter: str, *, trainable: bool) -> PreTrainedModel:
     from peft import PeftModel
 
-    if not (Path(adapter) / "adapter_config.json").is_file():
-        raise ModelError(
-            f"{adapter} holds no adapter_config.json, so it is no LoRA adapter. Name the folder "
-            "that save_checkpoint or peft wrote."
-        )
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        if not (Path(adapter) / name).is_file():  # without the second peft would load a pickle
+            raise ModelError(
+                f"{adapter} holds no {name}, so it is no LoRA adapter that can be loaded. Name the "
+                "folder that save_checkpoint or peft wrote, in safetensors."
+            )
     try:
         with _quiet():
             adapted: Any = PeftModel.from_pretrained(model, adapter, is_trainable=trainable)

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
-from judicaita.training.checkpoints import RunFolder
 from judicaita.training.config import TrainingConfig
 from judicaita.training.console import TrainingConsole
 from judicaita.training.metrics import EventLog, group_statistics, write_rollouts
+from judicaita.training.run_folder import RunFolder
 from judicaita.training.trackers import Tracker, make_trackers
 from judicaita.types import Group
 
@@ -23,13 +23,17 @@ class StepRecord:
     step: int
     metrics: dict[str, float] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    fault: str = ""
+    """What was not finite, where the step was skipped for that."""
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
         """Record the wall-clock seconds of a stage."""
         start = perf_counter()
-        yield
-        self.seconds[stage] = perf_counter() - start
+        try:
+            yield
+        finally:
+            self.seconds[stage] = perf_counter() - start
 
 
 class RunRecorder:
@@ -93,7 +97,8 @@ class RunRecorder:
         ``reasons`` say of each group why it entered the loss or not; ``parts`` are the reward's.
         """
         with record.timed("record"):
-            write_rollouts(self.folder.rollouts, record.step, groups, reasons, parts=parts)
+            if groups:
+                write_rollouts(self.folder.rollouts, record.step, groups, reasons, parts=parts)
         tokens = sum(len(c.token_ids) for group in groups for c in group.completions)
         record.metrics |= group_statistics(groups)
         record.metrics["tokens_per_second"] = tokens / sum(record.seconds.values())
@@ -102,7 +107,7 @@ class RunRecorder:
         for tracker in self._trackers:
             tracker.log(record.metrics, record.step)
         self.console.update(record.step, record.metrics)
-        if record.step % self.config.logging_steps == 0:
+        if groups and record.step % self.config.logging_steps == 0:
             self.console.print_group(groups[0], reasons[0])
 
     def evaluation(self, step: int, metrics: Mapping[str, float]) -> None:

@@ -2,35 +2,63 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
-from judicaita.errors import ConfigError
-from judicaita.training.checkpoints import RunFolder, read_card
+from judicaita.errors import CheckpointError, ConfigError
+from judicaita.training.checkpoints import read_card
 from judicaita.training.config import TrainingConfig
+from judicaita.training.durable import verify
+from judicaita.training.run_folder import RunFolder
 from judicaita.training.settings import flatten
 
+Tell = Callable[[str], None]
 
-def checkpoint_to_resume(config: TrainingConfig, folder: RunFolder) -> Path | None:
+_NO_EFFECT = {"resume", "time_limit", "stall_seconds", "save_total_limit", "logging_steps"}
+"""Settings that change no weight and no event."""
+
+
+def checkpoint_to_resume(config: TrainingConfig, folder: RunFolder, tell: Tell) -> Path | None:
     """The checkpoint to go on from, the folder's ``final/`` for a finished run, or None to begin.
 
-    `ConfigError` for a checkpoint of another run, or a used folder without `resume`.
+    What ``resume=auto`` passes over because it is damaged, and why, is told. `ConfigError` for a
+    checkpoint of another run, or a used folder without `resume`; `CheckpointError` for a named
+    checkpoint that is damaged, or where none is whole.
     """
+    if config.resume == "never":
+        folder.refuse_if_used()
+        return None
     if config.resume == "auto":
-        if read_card(folder.final):
-            return folder.final
-        newest = folder.newest()
-        if newest is None:
-            folder.refuse_if_used()
-        return newest
-    if config.resume != "never":
-        chosen = Path(config.resume)
-        if chosen.absolute().parent != folder.step(0).absolute().parent:
-            raise ConfigError(
-                f"resume={chosen}: it is no checkpoint of the run in {folder.root}, whose "
-                "records would be overwritten. Set checkpoint_dir to the folder of its run."
-            )
-        return chosen
-    folder.refuse_if_used()
+        return _newest_whole(folder, tell)
+    chosen = Path(config.resume)
+    if chosen.absolute().parent != folder.checkpoints.absolute():
+        raise ConfigError(
+            f"resume={chosen}: it is no checkpoint of the run in {folder.root}, whose "
+            "records would be overwritten. Set checkpoint_dir to the folder of its run."
+        )
+    if not chosen.is_dir():
+        raise CheckpointError(f"resume={chosen}: no such folder. Name one that is there, or auto.")
+    verify(chosen)
+    return chosen
+
+
+def _newest_whole(folder: RunFolder, tell: Tell) -> Path | None:
+    candidates = [path for _, path in reversed(folder.steps())]
+    if folder.final.exists():
+        candidates.insert(0, folder.final)
+    for path in candidates:
+        try:
+            verify(path)
+        except CheckpointError as error:
+            tell(f"passed over: {error}")
+        else:
+            return path
+    if candidates:
+        raise CheckpointError(
+            f"resume=auto: none of the {len(candidates)} checkpoints of {folder.root} is whole. "
+            "Restore one, or name a new folder."
+        )
     return None
 
 
@@ -41,5 +69,15 @@ def changed_settings(checkpoint: Path, config: TrainingConfig) -> list[str]:
     return [
         f"{name} {before[name]!r} → {value!r}"
         for name, value in now.items()
-        if name in before and before[name] != value and name != "resume"
+        if name in before and before[name] != value and name not in _NO_EFFECT
+    ]
+
+
+def changed_runtime(checkpoint: Path, now: Mapping[str, Any]) -> list[str]:
+    """``name before → now`` of whatever else rounding depends on, and has changed."""
+    before = read_card(checkpoint).get("runtime", {})
+    return [
+        f"{name} {before[name]} → {value}"
+        for name, value in now.items()
+        if name in before and before[name] != value
     ]

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol, runtime_checkable
 
-from judicaita.errors import ConfigError, RewardError
+from judicaita.errors import ConfigError, NumericalError, RewardError
 from judicaita.types import Prompt, RewardResult
 
 _OWN = ("prompt", "response", "reference")
@@ -181,8 +181,9 @@ def score_safely(
 ) -> RewardResult:
     """``reward.compute``, where any failure is a `RewardError` that names reward and sample.
 
-    A failure is an exception, or a score that is no finite number. ``name`` stands for the reward's
-    own name, where a composite knows it by another.
+    A failure is an exception, or a score that is no number; for one that is not finite it is a
+    `NumericalError`. ``name`` stands for the reward's own name, where a composite knows it by
+    another.
     """
     columns = {key: value for key, value in columns.items() if key not in _OWN}
     with _naming(name or reward.name, prompt, columns):
@@ -196,6 +197,11 @@ def _naming(reward: str, prompt: Prompt, columns: Mapping[str, Any]) -> Iterator
         yield
     except RewardError:
         raise
+    except NumericalError as error:
+        if error.args[0].startswith("reward "):  # it names one already
+            raise
+        where = f"reward {reward!r} on {describe_sample(prompt, columns)}"
+        raise NumericalError("reward", f"{where}: {error}") from error
     except Exception as error:
         raise RewardError(
             f"reward {reward!r} failed on {describe_sample(prompt, columns)}: "
@@ -213,16 +219,21 @@ def describe_sample(prompt: Prompt, columns: Mapping[str, Any]) -> str:
 
 
 def _as_result(value: Any) -> RewardResult:
-    """A `RewardResult` of what a reward returned; `TypeError` for what is no finite number."""
+    """A `RewardResult` of what a reward returned; `TypeError` for what is no number,
+    `NumericalError` for one that is not finite."""
     score: Any = value
     details: Mapping[str, Any] = {}
     if isinstance(value, RewardResult):
         score, details = value.score, value.details
         if score is None:
             return value
-    if not isinstance(score, numbers.Real) or not math.isfinite(score):
+    if not isinstance(score, numbers.Real):
         raise TypeError(
-            f"it returned {value!r}, which is no finite number; return a number, or a RewardResult "
+            f"it returned {value!r}, which is no number; return a number, or a RewardResult "
             "(with score None to abstain)"
+        )
+    if not math.isfinite(score):
+        raise NumericalError(
+            "reward", f"it returned {value!r}, which is no finite number; return one that is."
         )
     return RewardResult(float(score), details)

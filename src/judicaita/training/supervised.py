@@ -9,7 +9,7 @@ from judicaita.errors import DataError
 from judicaita.training.algorithms.reduction import token_mean
 from judicaita.training.batching import collate
 from judicaita.training.config import RunConfig
-from judicaita.training.optimization import Updater
+from judicaita.training.optimization import Updater, require_finite
 from judicaita.training.policy import Policy
 from judicaita.types import Sample
 
@@ -69,7 +69,8 @@ def supervised_backward(
     """Add ``weight`` times the gradient of the loss of some rows, ``micro_batch`` at a time.
 
     The loss is the mean over all completion tokens of the rows, however they are split. Returns it
-    without the weight, in nats per token, and the number of these tokens.
+    without the weight, in nats per token, and the number of these tokens. `NumericalError` if it is
+    not finite.
     """
     token_count = sum(len(completion) for _, completion in rows)
     total = 0.0
@@ -78,7 +79,7 @@ def supervised_backward(
         logprobs_B_T, _ = policy.logprobs(tokens, temperature=1.0)
         loss = token_mean(-logprobs_B_T, tokens.mask_B_T, token_count)
         updater.backward(weight * loss)
-        total += float(loss.detach())
+        total += require_finite(float(loss.detach()))
     return total, token_count
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -11,16 +12,18 @@ from judicaita.training.algorithms.kl import k3
 from judicaita.training.algorithms.reduction import token_mean
 from judicaita.training.batching import Batch
 from judicaita.training.config import TrainingConfig
-from judicaita.training.optimization import Updater
+from judicaita.training.optimization import Updater, require_finite
 from judicaita.training.policy import Policy
 from judicaita.training.supervised import Row, supervised_backward
+from judicaita.training.supervision import Supervisor
 
 
 class PolicyUpdate:
     """The update of GRPO: clipped loss per token, mean over all tokens of the step, optional KL.
 
     With ``rehearsal``, which draws the worked solutions of an optimizer step, `rehearsal_weight`
-    times their supervised loss is added to each.
+    times their supervised loss is added to each. ``supervisor`` may stop the run between
+    micro-batches, until the weights have begun to move.
     """
 
     def __init__(
@@ -28,38 +31,52 @@ class PolicyUpdate:
         policy: Policy,
         updater: Updater,
         config: TrainingConfig,
-        rehearsal: Callable[[], Sequence[Row]] | None = None,
+        rehearsal: Callable[[], Sequence[Row]] | None,
+        supervisor: Supervisor,
     ) -> None:
         self.policy, self.updater, self.config = policy, updater, config
-        self.rehearsal = rehearsal
+        self.rehearsal, self.supervisor = rehearsal, supervisor
 
     def __call__(self, batches: Sequence[Batch], token_count: int) -> dict[str, float]:
         """Move the weights ``num_iterations`` times; returns losses (nats per token) and norms.
 
         ``token_count`` is that of the whole step, the groups that were left out included. Without
         any batch the weights stay, momentum included, and only the schedule goes on; but what is to
-        be rehearsed is rehearsed all the same.
+        be rehearsed is rehearsed all the same. `NumericalError` for a loss or gradient that is not
+        finite: the weights then stay as the iteration before left them.
         """
-        if not batches and self.rehearsal is None:
-            for _ in range(self.config.num_iterations):
-                self.updater.skip()
+        end = self.updater.step_count + self.config.num_iterations
+        try:
+            if batches or self.rehearsal is not None:
+                return self._iterate(batches, token_count)
             return {"updates": 0.0}
+        finally:
+            # Wherever a step ended, the schedule goes on from the same place.
+            while self.updater.step_count < end:
+                self.updater.skip()
+
+    def _iterate(self, batches: Sequence[Batch], token_count: int) -> dict[str, float]:
         self.policy.model.train()
         old: list[Tensor] = []
         applied = 0
         rehearsed: list[tuple[float, int]] = []
-        for _ in range(self.config.num_iterations):
-            sums = _Sums()
-            for index, batch in enumerate(batches):
-                old_logprobs_B_T = self._backward(
-                    batch, old[index] if index < len(old) else None, token_count, sums
-                )
-                if len(old) <= index:
-                    old.append(old_logprobs_B_T)
-            if self.rehearsal is not None:
-                rehearsed.append(self._rehearse(self.rehearsal()))
-            info = self.updater.step()
-            applied += info.applied
+        with ExitStack() as stack:
+            for _ in range(self.config.num_iterations):
+                sums = _Sums()
+                for index, batch in enumerate(batches):
+                    self.supervisor.pulse()
+                    old_logprobs_B_T = self._backward(
+                        batch, old[index] if index < len(old) else None, token_count, sums
+                    )
+                    if len(old) <= index:
+                        old.append(old_logprobs_B_T)
+                if self.rehearsal is not None:
+                    rehearsed.append(self._rehearse(self.rehearsal()))
+                self.supervisor.pulse()
+                if not applied:
+                    stack.enter_context(self.supervisor.uninterrupted())
+                info = self.updater.step()
+                applied += info.applied
         return {
             **(sums.metrics(token_count, with_kl=self.config.beta > 0) if batches else {}),
             **_rehearsal_metrics(rehearsed),
@@ -101,7 +118,7 @@ class PolicyUpdate:
         if kl is not None:
             sums.kl += float(kl.detach())
         sums.policy_loss += float(policy_loss.detach())
-        sums.loss += float(loss.detach())
+        sums.loss += require_finite(float(loss.detach()))
         sums.tokens += int(mask.sum())
         sums.clipped += int((output.clipped_B_T & mask).sum())
         sums.entropy += float(entropy_B_T[mask].sum())

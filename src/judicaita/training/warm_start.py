@@ -16,6 +16,7 @@ from judicaita.training.embedded import resolve_base_model
 from judicaita.training.metrics import EventLog
 from judicaita.training.optimization import Updater
 from judicaita.training.policy import load_policy
+from judicaita.training.run_folder import RunFolder
 from judicaita.training.sampler import ShuffleSampler
 from judicaita.training.supervised import Row, fitting_rows, supervised_row, supervised_step
 from judicaita.training.trackers import make_trackers, require_trackers
@@ -33,9 +34,23 @@ def supervised_fine_tuning(
 
     Returns the figures of the last step: loss in nats per completion token, tokens, norms.
     """
-    folder = checkpoints.RunFolder(config.checkpoint_dir)
+    folder = RunFolder(config.checkpoint_dir)
     folder.refuse_if_used()
     require_trackers(config.report_to)
+    folder.lock()
+    try:
+        return _learn(folder, config, train_dataset, origins or {}, show_progress)
+    finally:
+        folder.unlock()
+
+
+def _learn(
+    folder: RunFolder,
+    config: SFTConfig,
+    train_dataset: Iterable[Mapping[str, Any] | Sample],
+    origins: Mapping[str, str],
+    show_progress: bool,
+) -> dict[str, float]:
     samples = to_samples(train_dataset)
     # Before the embedded model is built: XLA must be there at torch's first backward pass.
     place(config.device, config.precision).seed(config.seed)
@@ -50,7 +65,7 @@ def supervised_fine_tuning(
     )
     total_steps = min(sampler.total_batches, config.max_steps or sampler.total_batches)
     updater = Updater(policy, config, total_steps)
-    folder.begin(config, checkpoints.describe_run(policy, origins or {}, train=samples))
+    folder.begin(config, checkpoints.describe_run(policy, origins, train=samples))
     figures: dict[str, float] = {}
     with ExitStack() as stack:
         events = EventLog(folder.events)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from judicaita.errors import RolloutError
+from judicaita.errors import NumericalError, RolloutError
 from judicaita.training.policy import Policy
 from judicaita.training.rollouts.base import SamplingParams
 from judicaita.types import Completion
@@ -22,8 +22,9 @@ _COMPACT_SHARE = 0.25
 class NativeEngine:
     """The engine that is always there; it shares the policy's weights, so `sync` does nothing."""
 
-    def __init__(self, policy: Policy) -> None:
-        self.policy = policy
+    def __init__(self, policy: Policy, pulse: Callable[[], None] = lambda: None) -> None:
+        """``pulse`` is called before every token of a batch; what it raises ends the batch."""
+        self.policy, self.pulse = policy, pulse
 
     def generate(
         self, prompts: Sequence[tuple[int, ...]], n: int, sampling: SamplingParams
@@ -33,7 +34,7 @@ class NativeEngine:
             return []
         self._refuse_too_long(max(map(len, prompts)), sampling.max_tokens)
         with self.policy.inference():
-            rows = _Decoding(self.policy, prompts, n, sampling).run()
+            rows = _Decoding(self.policy, prompts, n, sampling).run(self.pulse)
         return [tuple(rows[i * n : (i + 1) * n]) for i in range(len(prompts))]
 
     def _refuse_too_long(self, prompt: int, completion: int) -> None:
@@ -74,10 +75,11 @@ class _Decoding:
         self.generator = policy.placement.generator(sampling.seed)
         self.rows = [_Row() for _ in range(len(prompts) * n)]
 
-    def run(self) -> list[Completion]:
+    def run(self, pulse: Callable[[], None]) -> list[Completion]:
         logits_R_V, cache, attention_R_L, position_R = self._prefill()
         live = list(range(len(self.rows)))
         for _ in range(self.sampling.max_tokens):
+            pulse()
             tokens_R, logprobs_R = sample_tokens(logits_R_V, self.sampling, self.generator)
             self._append(live, tokens_R, logprobs_R)
             tokens_R = tokens_R.to(self.device)
@@ -155,9 +157,10 @@ def sample_tokens(
 ) -> tuple[Tensor, Tensor]:
     """One token per row and its log-probability (nats) in the distribution it was drawn from."""
     if not bool(logits_R_V.amax(dim=-1).isfinite().all()):  # NaN passes through amax
-        raise RolloutError(
+        raise NumericalError(
+            "log-probability",
             "the model's logits are no finite numbers any more, so no token can be drawn: its "
-            "weights have diverged. Lower learning_rate, or go on from an earlier checkpoint."
+            "weights have diverged. Lower learning_rate, or go on from an earlier checkpoint.",
         )
     if sampling.temperature == 0:
         log_p_R_V = logits_R_V.log_softmax(dim=-1)

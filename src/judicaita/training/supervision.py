@@ -1,0 +1,173 @@
+"""Watching over a run: signals and a time limit that end it, and steps that stand still.
+
+Work is cut into pieces (a token of a batch, a scored completion, a micro-batch), and `pulse` is
+called between them. A run that is to stop stops there, by `StopRequested`; no piece is broken off
+in its midst, and none is broken off where the weights have begun to move.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import monotonic
+from types import FrameType
+from typing import BinaryIO
+
+_SHOW_CURSOR = "\x1b[?25h"
+
+_RESERVE = 2.0
+"""Times as long as the longest save so far is left for the last one."""
+
+_RESERVE_SHARE, _RESERVE_SECONDS = 0.1, 30.0
+"""Before anything was saved so much of a time limit is left for it, whichever is less."""
+
+
+class StopRequested(BaseException):
+    """The run is to stop; raised by `Supervisor.pulse` and caught by the trainer alone."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Supervisor:
+    """Ends a run when it is asked to, and tells when it stands still.
+
+    Args:
+        time_limit: Seconds from now after which the run has stopped and saved; None for no limit.
+        stall_seconds: Seconds without a pulse after which the run counts as standing still; 0 turns
+            the watch off.
+        stalls: File that then gets the stacks of all threads.
+        tell: Shows a sentence to the person.
+    """
+
+    def __init__(
+        self,
+        time_limit: float | None,
+        stall_seconds: float,
+        stalls: Path,
+        tell: Callable[[str], None],
+    ) -> None:
+        self.time_limit, self._began = time_limit, monotonic()
+        self.slowest_save = 0.0
+        """Seconds of the longest save so far."""
+        self._reason = ""
+        self._is_deferred = False
+        self._watchdog = _Watchdog(stall_seconds, stalls, tell) if stall_seconds else None
+
+    @contextmanager
+    def on_duty(self) -> Iterator[None]:
+        """Within it signals are heeded and standing still is told. Signals reach the main thread
+        alone: a run in another one is stopped by its time limit only."""
+        with contextlib.ExitStack() as stack:
+            if threading.current_thread() is threading.main_thread():
+                for number in (signal.SIGINT, signal.SIGTERM):
+                    previous = signal.signal(number, self._on_signal)
+                    stack.callback(signal.signal, number, previous)
+            if self._watchdog:
+                stack.enter_context(self._watchdog.watching())
+            yield
+
+    def pulse(self) -> None:
+        """Between two pieces of work: say that the run is alive, and stop it if it is to stop."""
+        if self._watchdog:
+            self._watchdog.feed()
+        if not self._is_deferred and (reason := self._why_stop()):
+            raise StopRequested(reason)
+
+    @contextmanager
+    def uninterrupted(self) -> Iterator[None]:
+        """Within it `pulse` stops nothing."""
+        self._is_deferred = True
+        try:
+            yield
+        finally:
+            self._is_deferred = False
+
+    def _why_stop(self) -> str:
+        if not self._reason and self.time_limit is not None:
+            guess = min(_RESERVE_SECONDS, _RESERVE_SHARE * self.time_limit)
+            reserve = _RESERVE * self.slowest_save or guess
+            if monotonic() - self._began >= self.time_limit - reserve:
+                self._reason = f"time_limit={self.time_limit:g} s"
+        return self._reason
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        self._reason = self._reason or signal.Signals(number).name
+        if number == signal.SIGINT:
+            # From now on the system ends the process, whatever it is busy with.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+        cursor = _SHOW_CURSOR if sys.stderr.isatty() else ""
+        # Not by print: the signal may have come in the midst of one.
+        with contextlib.suppress(OSError):
+            os.write(
+                2,
+                f"{cursor}\n{signal.Signals(number).name}: stopping and saving; Ctrl-C (again) "
+                "ends the run at once, without a checkpoint.\n".encode(),
+            )
+
+
+class _Watchdog:
+    """Tells of a run that stands still, and writes down where.
+
+    The stacks are written by `faulthandler` from a thread of the C library, so that they are
+    written even where a reward or an extension never lets go of the interpreter; the sentence comes
+    from a thread of Python's, if it can run.
+    """
+
+    _STEPS_BETWEEN = 20
+    """A new alarm is set that many times within ``seconds``, not at every pulse."""
+
+    def __init__(self, seconds: float, stalls: Path, tell: Callable[[str], None]) -> None:
+        self.seconds, self.stalls, self.tell = seconds, stalls, tell
+        self._fed = self._armed = 0.0
+        self._file: BinaryIO | None = None
+        self._ended = threading.Event()
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        self._file = self.stalls.open("ab", buffering=0)
+        self._fed, self._armed = monotonic(), 0.0
+        self._ended.clear()
+        thread = threading.Thread(target=self._tell, name="watchdog", daemon=True)
+        try:
+            self.feed()
+            thread.start()
+            yield
+        finally:
+            self._ended.set()
+            faulthandler.cancel_dump_traceback_later()
+            thread.join()
+            self._file.close()
+            self._file = None
+            with contextlib.suppress(OSError):
+                if not self.stalls.stat().st_size:
+                    self.stalls.unlink()
+
+    def feed(self) -> None:
+        if self._file is None:
+            return
+        self._fed = monotonic()
+        if self._fed - self._armed > self.seconds / self._STEPS_BETWEEN:
+            self._armed = self._fed
+            faulthandler.dump_traceback_later(self.seconds, file=self._file)
+
+    def _tell(self) -> None:
+        """Once for each time that the run stands still."""
+        told = 0.0
+        while not self._ended.wait(self.seconds / self._STEPS_BETWEEN):
+            still = monotonic() - self._fed
+            if still > self.seconds and told != self._fed:
+                told = self._fed
+                self.tell(
+                    f"The run has stood still for {still:.0f} s (a reward that waits, a device "
+                    f"that hangs?). Where each thread stands is written to {self.stalls}."
+                )
