@@ -1,4 +1,4 @@
-"""Every write of a run may fail: the newest whole checkpoint still loads, and nothing is doubled."""
+"""Every write of a run may fail: the newest whole checkpoint loads, and nothing is doubled."""
 
 from __future__ import annotations
 
@@ -19,9 +19,7 @@ HERE = Path(__file__).parent
 
 
 @pytest.fixture(scope="module")
-def model(
-    make_policy: Callable[..., Policy], tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def model(make_policy: Callable[..., Policy], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder; half of the tokens end a text, so that completions differ in length."""
     policy = make_policy()
     policy.model.generation_config.eos_token_id = [1, *range(100, 160)]

@@ -2,8 +2,8 @@
 
     LD_PRELOAD=faults.so python worker.py MODEL FOLDER ERRNO STAY FIRST STRIDE
 
-Prints a JSON line for every STRIDE-th write from the FIRST on: how the run ended in which it failed,
-and whether the run that went on from there ended like one that nothing disturbed.
+Prints a JSON line for every STRIDE-th write from the FIRST on: how the run ended in which it
+failed, and whether the run that went on from there ended like one that nothing disturbed.
 """
 
 from __future__ import annotations

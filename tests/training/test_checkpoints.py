@@ -10,15 +10,12 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 from peft import AutoPeftModelForCausalLM, PeftModel
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from judicaita.errors import CheckpointError, ConfigError
+from judicaita.errors import CheckpointError, ModelError
 from judicaita.training.checkpoints import (
-    RunFolder,
-    describe_run,
     export_checkpoint,
     fingerprint,
     is_resumable,
@@ -84,6 +81,7 @@ def test_a_full_model_loads_in_plain_transformers(base: Path, tmp_path: Path) ->
     folder = save_checkpoint(tmp_path / "final", policy, config_of(base), step=3)
     assert files(folder) == {
         *("config.json", "generation_config.json", "model.safetensors", "judicaita.json"),
+        "SHA256SUMS",
         *("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"),
     }
     model = AutoModelForCausalLM.from_pretrained(folder)
@@ -133,6 +131,7 @@ def test_an_adapter_is_exported(base: Path, adapted: Policy, tmp_path: Path, mer
     output = tmp_path / "new" / "exported"
     export_checkpoint(folder, output, merge=merge)
     own = {"judicaita.json", "eval.jsonl", "trainer_state.json", "trainer_state.safetensors"}
+    own |= {"SHA256SUMS"}
     assert own < before
     assert not own & files(output)
     assert files(folder) == before
@@ -196,31 +195,6 @@ def test_a_checkpoint_is_replaced_whole(base: Path, adapted: Policy, tmp_path: P
     assert "junk" not in files(folder)
 
 
-def test_what_is_written_half_has_no_name_yet(
-    base: Path, adapted: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full_disk(*_: Any) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("judicaita.training.checkpoints.save_file", full_disk)
-    run = RunFolder(tmp_path)
-    with pytest.raises(OSError, match="No space left"):
-        save_checkpoint(run.step(1), adapted, config_of(base), step=1, state={"a": torch.ones(1)})
-    assert not run.step(1).exists()
-    assert run.newest() is None
-
-
-def test_the_newest_checkpoint_is_the_highest_step(tmp_path: Path) -> None:
-    run = RunFolder(tmp_path)
-    assert run.newest() is None
-    for name in ("step-9", "step-10", "step-2", "step-30", ".step-40.tmp", "step-50-copy"):
-        (tmp_path / "checkpoints" / name).mkdir(parents=True)
-        for file in ("trainer_state.json", "trainer_state.safetensors"):
-            (tmp_path / "checkpoints" / name / file).touch()
-    (run.step(30) / "trainer_state.safetensors").unlink()
-    assert run.newest() == run.step(10)
-
-
 @pytest.mark.parametrize("file", ["trainer_state.json", "trainer_state.safetensors"])
 def test_a_damaged_state_is_one_sentence(
     base: Path, adapted: Policy, tmp_path: Path, file: str
@@ -228,32 +202,12 @@ def test_a_damaged_state_is_one_sentence(
     state = {"a": torch.ones(3)}
     folder = save_checkpoint(tmp_path / "step-1", adapted, config_of(base), step=1, state=state)
     (folder / file).write_bytes((folder / file).read_bytes()[:7])
-    with pytest.raises(CheckpointError, match="its state is damaged .* earlier one") as error:
+    with pytest.raises(CheckpointError, match=f"{file} is not what was written") as error:
         load_state(folder)
     assert "\n" not in str(error.value)
     (folder / file).unlink()
     with pytest.raises(CheckpointError, match="holds no trainer_state.json"):
         load_state(folder)
-
-
-# ── the run's folder ─────────────────────────────────────────────────────────────────────────────
-
-
-def test_the_folder_says_what_the_run_is(base: Path, adapted: Policy, tmp_path: Path) -> None:
-    samples = [Sample("a?", "Yes"), Sample("b?", "No")]
-    config = config_of(base, tasks=["§ 1332"], checkpoint_dir=tmp_path / "deep" / "run")
-    run = RunFolder(config.checkpoint_dir)
-    run.refuse_if_used()
-    run.begin(config, describe_run(adapted, {"seed": "flag"}, train=samples, eval=samples[:1]))
-    written = yaml.safe_load((run.root / "config.yaml").read_text(encoding="utf-8"))
-    assert TrainingConfig(**written) == config
-    manifest = json.loads((run.root / "manifest.json").read_text())
-    assert manifest["trainable_parameters"] == sum(p.numel() for _, p in adapted.trainable())
-    assert manifest["parameters"] > manifest["trainable_parameters"]
-    assert (manifest["device"], manifest["compute_dtype"]) == ("cpu", "float32")
-    assert manifest["data"]["train"] == {"samples": 2, "sha256": fingerprint(samples)}
-    assert manifest["data"]["eval"]["sha256"] != fingerprint(samples)
-    assert manifest["settings_from"] == {"seed": "flag"}
 
 
 def test_a_fingerprint_tells_order_and_content() -> None:
@@ -263,24 +217,40 @@ def test_a_fingerprint_tells_order_and_content() -> None:
     assert fingerprint([one]) != fingerprint([Sample("a?", "No")])
 
 
-@pytest.mark.parametrize(
-    "name", ["config.yaml", "events.jsonl", "rollouts", "checkpoints", "final", "eval.jsonl"]
-)
-def test_a_folder_with_anything_of_a_run_is_refused(tmp_path: Path, name: str) -> None:
-    """All of these would be overwritten."""
-    (tmp_path / "notes.txt").touch()
-    RunFolder(tmp_path).refuse_if_used()
-    (tmp_path / name).mkdir()
-    with pytest.raises(ConfigError, match=f"holds another run .{name}.*Name a new folder"):
-        RunFolder(tmp_path).refuse_if_used()
+def test_a_seal_is_checked_wherever_a_checkpoint_is_opened(
+    base: Path, adapted: Policy, tmp_path: Path
+) -> None:
+    folder = save_checkpoint(tmp_path / "final", adapted, config_of(base), step=3)
+    open_checkpoint(folder, "cpu")
+    weights = folder / "adapter_model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(CheckpointError, match="adapter_model.safetensors is not what was written"):
+        open_checkpoint(folder, "cpu")
+    with pytest.raises(CheckpointError, match="adapter_model.safetensors is not what was written"):
+        export_checkpoint(folder, tmp_path / "exported", merge=False)
+    assert not (tmp_path / "exported").exists()
 
 
-def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(ConfigError, match="it is a file. Name a new folder"):
-        RunFolder(tmp_path / "file").refuse_if_used()
-    with pytest.raises(ConfigError, match="it cannot be made"):
-        RunFolder(tmp_path / "file" / "run").begin(TrainingConfig(), {})
+def test_a_pickle_is_never_loaded(base: Path, adapted: Policy, tmp_path: Path) -> None:
+    """peft takes adapter_model.bin where there are no safetensors."""
+    folder = save_checkpoint(tmp_path / "final", adapted, config_of(base), step=3)
+    for name in ("judicaita.json", "SHA256SUMS", "adapter_model.safetensors"):
+        (folder / name).unlink()
+    torch.save({}, folder / "adapter_model.bin")
+    with pytest.raises(ModelError, match="no adapter_model.safetensors"):
+        open_checkpoint(folder, "cpu")
+
+
+def test_a_checkpoint_of_a_newer_judicaita_is_refused(
+    base: Path, adapted: Policy, tmp_path: Path
+) -> None:
+    folder = save_checkpoint(tmp_path / "final", adapted, config_of(base), step=3)
+    card = json.loads((folder / "judicaita.json").read_text())
+    (folder / "judicaita.json").write_text(json.dumps({**card, "format": card["format"] + 1}))
+    with pytest.raises(CheckpointError, match="newer judicaita .* Upgrade it"):
+        read_card(folder)
 
 
 def test_no_checkpoint(base: Path, tmp_path: Path) -> None:

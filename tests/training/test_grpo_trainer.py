@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import json
+import math
+import os
+import random
+import re
 import shutil
+import signal
 import statistics
 import string
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from judicaita.errors import ConfigError, DataError, JudicaitaError, RewardError
+from judicaita.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    JudicaitaError,
+    NumericalError,
+    RewardError,
+    RunStopped,
+)
 from judicaita.legal.answers import parse_reasoning
 from judicaita.legal.tasks import generate
 from judicaita.training.checkpoints import read_card
@@ -23,6 +37,7 @@ from judicaita.training.data_curation import read_samples, write_samples
 from judicaita.training.grpo_trainer import GRPOTrainer
 from judicaita.training.metrics import read_events, read_rollouts
 from judicaita.training.policy import Policy
+from judicaita.training.rewards import as_reward
 from judicaita.training.rollouts.base import SamplingParams
 from judicaita.training.settings import resolve
 from judicaita.types import Completion, RewardResult, Sample
@@ -798,3 +813,290 @@ def test_a_used_folder_is_refused_before_anything_is_loaded(configure: Configure
     train(configure(max_steps=1), share_of_low_bytes)
     with pytest.raises(ConfigError, match="it holds another run .* resume=auto"):
         trainer_of(configure(base_model="no-such-folder"))
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_again(
+    configure: Configure, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = train(configure("whole"), share_of_low_bytes)
+    calls = iter(range(1000))
+
+    def dies_in_step_2(prompt: str, response: str, reference: str) -> float:
+        if next(calls) > 12:
+            raise Killed
+        return share_of_low_bytes(prompt, response, reference)
+
+    with pytest.raises(Killed):
+        train(configure(), dies_in_step_2)
+    again = GRPOTrainer(configure(resume="auto"), ROWS, HELD_OUT, share_of_low_bytes)
+    again.initialize()
+    assert "nothing was saved yet; starting over" in capsys.readouterr().err.replace("\n", " ")
+    again.train()
+    assert comparable(again) == comparable(whole)
+    assert rollouts_of(again) == rollouts_of(whole)
+    assert same(weights(again), weights(whole))
+
+
+def test_the_newest_whole_checkpoint_is_gone_on_from(
+    configure: Configure, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings: dict[str, Any] = {"save_steps": 1, "max_steps": 3, "save_total_limit": None}
+    done = train(configure(**settings), share_of_low_bytes)
+    expected = weights(done), comparable(done)
+    for folder in (done.folder.final, done.folder.step(3)):
+        file = folder / "model.safetensors"
+        file.write_bytes(file.read_bytes()[:-1])
+    again = GRPOTrainer(configure(**settings, resume="auto"), ROWS, HELD_OUT, share_of_low_bytes)
+    again.initialize()
+    told = " ".join(capsys.readouterr().err.split())
+    assert "final is damaged: model.safetensors is not what was written" in told
+    assert "step-3 is damaged" in told
+    assert again.steps_done == 2
+    again.train()
+    assert same(weights(again), expected[0])
+    assert comparable(again) == expected[1]
+    for folder in (done.folder.final, *(path for _, path in done.folder.steps())):
+        (folder / "SHA256SUMS").unlink()
+    with pytest.raises(CheckpointError, match="none of the 4 checkpoints of .* is whole"):
+        trainer_of(configure(**settings, resume="auto"), share_of_low_bytes)
+    assert len(done.folder.steps()) == 3, "nothing is thrown away"
+
+
+def test_the_last_checkpoints_and_the_best_stay(configure: Configure) -> None:
+    """Greedy answers to the held-out question are worth less and less."""
+    worth = iter([0.1, 0.9, 0.5, 0.4, 0.3, 0.2, 0.1])
+
+    class Falling:
+        name = "falling"
+
+        def compute(self, prompt: str, response: str, reference: str = "", **columns: Any) -> float:
+            if "Nevada" in prompt:
+                return next(worth)
+            return share_of_low_bytes(prompt, response, reference)
+
+    settings: dict[str, Any] = {"save_steps": 1, "eval_steps": 1, "max_steps": 6, "num_epochs": 2}
+    done = train(configure(**settings, save_total_limit=2), Falling())
+    assert [number for number, _ in done.folder.steps()] == [1, 5, 6]
+    assert done.folder.best("reward") == done.folder.step(1)
+    assert read_card(done.folder.step(5))["evaluation"]["reward"] == 0.2
+
+
+def test_random_numbers_of_a_reward_go_on(configure: Configure) -> None:
+    """Rewards may draw from Python's and NumPy's generators."""
+
+    def dice(prompt: str, response: str, reference: str) -> float:
+        return random.random() + float(np.random.rand())
+
+    settings: dict[str, Any] = {"save_steps": 1, "max_steps": 3, "save_total_limit": None}
+    whole = train(configure("whole", **settings), dice)
+    train(configure(**settings), dice)
+    random.seed(99)
+    np.random.seed(99)
+    step = str(configure().checkpoint_dir / "checkpoints" / "step-1")
+    again = train(configure(**settings, resume=step), dice)
+    assert rollouts_of(again) == rollouts_of(whole)
+    assert same(weights(again), weights(whole))
+
+
+def test_threads_are_those_of_before_unless_told_otherwise(
+    configure: Configure, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = torch.get_num_threads()
+    settings: dict[str, Any] = {"save_steps": 1, "max_steps": 2}
+    try:
+        train(configure(**settings, num_threads=2), share_of_low_bytes)
+        shutil.rmtree(configure().checkpoint_dir / "final")
+        torch.set_num_threads(1)
+        trainer_of(configure(**settings, resume="auto"), share_of_low_bytes).close()
+        assert torch.get_num_threads() == 2
+        other = configure(**settings, resume="auto", num_threads=1)
+        capsys.readouterr()
+        trainer = GRPOTrainer(other, ROWS, HELD_OUT, share_of_low_bytes)
+        trainer.initialize()
+        trainer.close()
+        assert torch.get_num_threads() == 1
+        told = " ".join(capsys.readouterr().err.split())
+        assert "num_threads 2 → 1" in told
+        assert "resumed elsewhere: threads 2 → 1; the last digits may differ" in told
+    finally:
+        torch.set_num_threads(before)
+
+
+# ── stops and faults ─────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("place", ["generate", "score", "update", "evaluate"])
+def test_a_stopped_run_goes_on_bit_for_bit(configure: Configure, place: str) -> None:
+    """A step that is stopped is as if it had not begun; an evaluation is made up for."""
+    settings: dict[str, Any] = {
+        "max_steps": 4,
+        "num_epochs": 2,
+        "eval_steps": 2,
+        "use_lora": True,
+        "lora_dropout": 0.3,
+        "sampler": "difficulty",
+    }
+    rows = [row | {"task": str(row["prompt"]).split()[-1]} for row in ROWS]
+    whole = train(configure("whole", **settings), share_of_low_bytes, rows)
+
+    trainer = trainer_of(configure(**settings), share_of_low_bytes, rows)
+    owner, name = {
+        "generate": (trainer.engine, "generate"),
+        "score": (trainer.reward, "compute"),
+        "update": (trainer.policy, "logprobs"),
+        "evaluate": (trainer, "evaluate"),
+    }[place]
+    original = getattr(owner, name)
+
+    def signalling(*arguments: Any, **named: Any) -> Any:
+        if trainer.steps_done == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(*arguments, **named)
+
+    setattr(owner, name, signalling)
+    with pytest.raises(RunStopped, match="SIGTERM: the run stopped after step 2 of 4 .* resume="):
+        trainer.train()
+    assert trainer.folder.steps() == [(2, trainer.folder.step(2))]
+    assert {event["step"] for event in read_events(trainer.folder.events)} == {0, 1, 2}
+    again = train(configure(**settings, resume="auto"), share_of_low_bytes, rows)
+    assert comparable(again) == comparable(whole)
+    assert rollouts_of(again) == rollouts_of(whole)
+    assert same(weights(again), weights(whole))
+
+
+def test_a_run_out_of_time_saves_and_goes_on(configure: Configure) -> None:
+    whole = train(configure("whole"), share_of_low_bytes)
+    trainer = trainer_of(configure(time_limit="1d"), share_of_low_bytes)
+    assert trainer.supervisor.time_limit == 86400
+    trainer.step()
+    trainer.supervisor.slowest_save = 86400.0
+    with pytest.raises(RunStopped, match="time_limit=86400 s: the run stopped after step 1 of 2"):
+        trainer.train()
+    again = train(configure(resume="auto"), share_of_low_bytes)
+    assert same(weights(again), weights(whole))
+
+
+def test_a_run_stopped_before_its_first_step_saves_nothing(configure: Configure) -> None:
+    with pytest.raises(RunStopped, match="stopped before its first step"):
+        train(configure(time_limit=1e-9), share_of_low_bytes)
+    assert trainer_of(configure(resume="auto"), share_of_low_bytes).steps_done == 0
+
+
+Breaks = Callable[[GRPOTrainer], None]
+
+
+def break_reward(trainer: GRPOTrainer) -> None:
+    original = trainer.reward.compute
+
+    def compute(prompt: str, response: str, reference: str = "", **columns: Any) -> RewardResult:
+        if trainer.steps_done == 1:
+            return as_reward(lambda *_: math.nan).compute(prompt, response, reference)
+        return original(prompt, response, reference, **columns)
+
+    trainer.reward.compute = compute  # type: ignore[method-assign]
+
+
+def break_generation(trainer: GRPOTrainer) -> None:
+    break_logits(trainer, training=False)
+
+
+def break_loss(trainer: GRPOTrainer) -> None:
+    break_logits(trainer, training=True)
+
+
+def break_logits(trainer: GRPOTrainer, *, training: bool) -> None:
+    """The head is not finite in the second step, in one of the two passes."""
+
+    def hook(module: Any, inputs: Any, output: Tensor) -> Tensor:
+        is_broken = trainer.steps_done == 1 and torch.is_grad_enabled() == training
+        return output * math.nan if is_broken else output
+
+    trainer.policy.model.get_output_embeddings().register_forward_hook(hook)
+
+
+def break_gradient(trainer: GRPOTrainer) -> None:
+    """Everything is finite but for one number of one gradient."""
+
+    def hook(gradient: Tensor) -> Tensor:
+        gradient = gradient.clone()
+        if trainer.steps_done == 1:
+            gradient.view(-1)[0] = math.inf
+        return gradient
+
+    trainer.policy.trainable()[0][1].register_hook(hook)
+
+
+@pytest.mark.parametrize(
+    ("broken", "kind", "rows"),
+    [
+        (break_reward, "reward", 8),
+        (break_generation, "log-probability", 0),
+        (break_loss, "loss", 8),
+        (break_gradient, "gradient", 8),
+    ],
+)
+def test_what_is_not_finite_skips_the_step(
+    configure: Configure, broken: Breaks, kind: str, rows: int
+) -> None:
+    settings: dict[str, Any] = {"max_steps": 3, "eval_steps": 3, "lr_scheduler": "linear"}
+    trainer = trainer_of(configure(**settings), share_of_low_bytes)
+    broken(trainer)
+    trainer.step()
+    before = weights(trainer)
+    moments = {k: v.clone() for k, v in trainer.updater.optimizer.state_dict()["state"][0].items()}
+    drawn = trainer.sampler.position
+    record = trainer.step()
+    assert same(weights(trainer), before)
+    after = trainer.updater.optimizer.state_dict()["state"][0]
+    assert all(torch.equal(after[name], moments[name]) for name in moments)
+    assert (record.metrics["updates"], trainer.updater.step_count) == (0, 2)
+    assert trainer.sampler.position == drawn + 2, "the next step asks other questions"
+    trainer.step()
+    assert not same(weights(trainer), before)
+
+    (fault,) = [e for e in read_events(trainer.folder.events) if e["event"] == "fault"]
+    assert (fault["step"], fault["kind"], fault["in_a_row"]) == (2, kind, 1)
+    assert re.search("finite|is nan|is inf", fault["message"])
+    assert set(fault["samples"]) <= {sample.id for sample in trainer.train_samples}
+    recorded = [row for row in rollouts_of(trainer) if row["step"] == 2]
+    assert len(recorded) == rows
+    assert {row["why"] for row in recorded} <= {f"fault: {kind}"}
+    assert not any(row["entered_loss"] for row in recorded)
+    assert {row["sample_id"] for row in recorded} <= set(fault["samples"])
+
+
+def test_too_many_faults_in_a_row_stop_the_run(configure: Configure) -> None:
+    config = configure(max_steps=3, num_epochs=3, max_faults=2, learning_rate=1e-4)
+    trainer = trainer_of(config, share_of_low_bytes)
+
+    def nan(prompt: str, response: str, reference: str = "", **columns: Any) -> RewardResult:
+        return as_reward(lambda *_: math.nan).compute(prompt, response, reference)
+
+    trainer.step()
+    good = weights(trainer)
+    trainer.reward.compute = nan  # type: ignore[method-assign]
+    with pytest.raises(NumericalError, match="2 steps in a row .* saved in .*step-3") as error:
+        trainer.train()
+    assert error.value.kind == "reward"
+    assert "\n" not in str(error.value)
+    assert trainer.folder.steps()[-1] == (3, trainer.folder.step(3))
+    again = trainer_of(config.model_copy(update={"resume": "auto"}), share_of_low_bytes)
+    assert same(weights(again), good)
+    assert again.faults_in_a_row == 0
+
+
+def test_a_folder_that_vanishes_stops_the_run(configure: Configure) -> None:
+    trainer = trainer_of(configure(save_steps=1), share_of_low_bytes)
+    trainer.step()
+    shutil.rmtree(trainer.folder.root)
+    with pytest.raises(CheckpointError, match=r"resume=auto"):
+        trainer.train()
+    assert not trainer.folder.root.exists()
+
+
+def test_two_runs_in_one_folder_are_refused(configure: Configure) -> None:
+    trainer = trainer_of(configure(), share_of_low_bytes)
+    with pytest.raises(ConfigError, match=f"process {os.getpid()} on .* is writing there"):
+        trainer_of(configure(resume="auto"), share_of_low_bytes)
+    trainer.train()
+    trainer_of(configure(resume="auto"), share_of_low_bytes).close()

@@ -17,14 +17,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from judicaita.errors import DataError
+from judicaita.errors import CheckpointError, DataError
 from judicaita.training.metrics import (
     ENTERED,
     EventLog,
+    cut_events,
     group_statistics,
     read_events,
     read_rollouts,
     remove_rollouts_after,
+    sync_events,
     write_rollouts,
 )
 from judicaita.training.rewards import CompositeReward, OutcomeReward
@@ -165,43 +167,43 @@ def test_no_file_is_one_sentence(tmp_path: Path) -> None:
         read_events(tmp_path / "events.jsonl")
 
 
-def test_truncation_keeps_earlier_lines_byte_for_byte(tmp_path: Path) -> None:
+def test_events_beyond_a_checkpoint_are_cut_byte_for_byte(tmp_path: Path) -> None:
     log = EventLog(tmp_path / "events.jsonl")
     log.write("start", 0)
     log.write("step", 1, {"reward": 0.1})
-    log.write("eval", 1)
+    length = sync_events(log.path)
     kept = log.path.read_bytes()
+    assert length == len(kept)
+    log.write("eval", 1)
     log.write("step", 2)
-    log.truncate_after(1)
+    log.close()
+    cut_events(log.path, length)
     assert log.path.read_bytes() == kept
-    log.write("step", 2, {"again": True})
+    cut_events(log.path, length)
+    log = EventLog(log.path)
+    log.write("eval", 1, {"again": True})
     log.close()
     assert [(e["event"], e["step"]) for e in read_events(log.path)] == [
         ("start", 0),
         ("step", 1),
         ("eval", 1),
-        ("step", 2),
     ]
-    assert read_events(log.path)[-1]["again"]
+
+
+def test_events_that_a_checkpoint_knows_must_be_there(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    cut_events(path, 0)
+    path.write_text('{"step": 1}\n{"step": 2}\n')
+    for length in (100, 5):  # lines were lost; or it is another file
+        with pytest.raises(CheckpointError, match=f"{length} bytes of whole lines are missing"):
+            cut_events(path, length)
+    assert len(read_events(path)) == 2
+    cut_events(path, 12)
+    assert path.read_text() == '{"step": 1}\n'
 
 
 def failing_replace(*paths: Any, **options: Any) -> None:
     raise OSError(28, "No space left on device")
-
-
-def test_a_failed_truncation_leaves_the_log_as_it_was(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    log = EventLog(tmp_path / "events.jsonl")
-    log.write("step", 1)
-    log.write("step", 2)
-    monkeypatch.setattr(os, "replace", failing_replace)
-    with pytest.raises(OSError, match="No space left"):
-        log.truncate_after(1)
-    log.write("step", 3)
-    log.close()
-    assert [event["step"] for event in read_events(log.path)] == [1, 2, 3]
-    assert list(tmp_path.iterdir()) == [log.path]
 
 
 # ── rollouts ─────────────────────────────────────────────────────────────────────────────────────

@@ -154,9 +154,10 @@ def _read_sums(folder: Path) -> dict[str, str]:
     if not path.is_file():
         raise _damaged(folder, f"{SUMS} is missing, so nothing says whether it is whole")
     sums: dict[str, str] = {}
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    *lines, rest = path.read_bytes().decode(errors="replace").split("\n")
+    for line in [*lines, rest] if rest else lines:
         match = re.fullmatch(r"([0-9a-f]{64})  (.+)", line)
-        if not match:
+        if not match or line is rest:
             raise _damaged(folder, f"{SUMS} has a line that is none of sha256sum's")
         name = PurePosixPath(match[2])
         if name.is_absolute() or ".." in name.parts or "\\" in match[2]:

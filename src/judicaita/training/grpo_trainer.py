@@ -334,6 +334,7 @@ class GRPOTrainer:
             self._return_to(before)
             raise
         except NumericalError as error:
+            self.updater.skip_to(before["updates"] + self.config.num_iterations)
             groups = self._note_fault(record, items, groups, error)
         self._record(groups, record)
         self.steps_done = record.step
@@ -388,8 +389,7 @@ class GRPOTrainer:
         self.sampler.load_state_dict(position["sampler"])
         if self.rehearsal:
             self.rehearsal.load_state_dict(position["rehearsal"])
-        self.updater.skip()
-        self.updater.step_count = position["updates"]
+        self.updater.skip_to(position["updates"])
         self.policy.placement.set_rng_state(position)
 
     def _stopped(self, reason: str) -> RunStopped:

@@ -96,7 +96,7 @@ class Updater:
             self.scaler.step(self.optimizer)
             self.policy.version += 1
         self.scaler.update()
-        self.skip()
+        self.skip_to(self.step_count + 1)
         if not applied and not was_scaled:
             raise NumericalError(
                 "gradient",
@@ -105,11 +105,12 @@ class Updater:
             )
         return UpdateInfo(norm, min(norm, limit), rate, applied)
 
-    def skip(self) -> None:
-        """Let go of the gradients collected so far; the schedule goes on by a step."""
+    def skip_to(self, step_count: int) -> None:
+        """Let go of the gradients collected so far; the schedule stands after ``step_count``
+        updates."""
         self.optimizer.zero_grad(set_to_none=True)
         self.policy.placement.flush()
-        self.step_count += 1
+        self.step_count = step_count
 
     def state_dict(self) -> dict[str, Any]:
         """Moments, loss scale and place in the schedule."""

@@ -45,15 +45,10 @@ class PolicyUpdate:
         be rehearsed is rehearsed all the same. `NumericalError` for a loss or gradient that is not
         finite: the weights then stay as the iteration before left them.
         """
-        end = self.updater.step_count + self.config.num_iterations
-        try:
-            if batches or self.rehearsal is not None:
-                return self._iterate(batches, token_count)
-            return {"updates": 0.0}
-        finally:
-            # Wherever a step ended, the schedule goes on from the same place.
-            while self.updater.step_count < end:
-                self.updater.skip()
+        if batches or self.rehearsal is not None:
+            return self._iterate(batches, token_count)
+        self.updater.skip_to(self.updater.step_count + self.config.num_iterations)
+        return {"updates": 0.0}
 
     def _iterate(self, batches: Sequence[Batch], token_count: int) -> dict[str, float]:
         self.policy.model.train()

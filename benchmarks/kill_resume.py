@@ -1,0 +1,149 @@
+"""Kills runs at random moments and lets them go on: does each end exactly like one left alone?
+
+    python benchmarks/kill_resume.py --kills 100 --output runs/kills
+
+Several configurations run undisturbed first. Then processes of ``judicaita train-grpo`` are ended
+by SIGKILL, at moments drawn evenly from 20 to 90 % of the undisturbed run's time (the start of
+Python included), and started again with ``--resume auto``. Printed for each configuration: how
+many ended with the same weights byte for byte, the same events but for what a clock says, and the
+same rollouts; how many were hit while a checkpoint was being written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from judicaita.training.metrics import read_events, read_rollouts
+
+COMMON = (
+    *("--device", "cpu", "--base-model", "tiny", "--num-threads", "1", "--batch-size", "4"),
+    *("--num-rollouts", "4", "--generation-max-length", "48", "--save-steps", "1"),
+    *("--eval-samples", "8", "--eval-steps", "4", "--no-probe-coverage"),
+)
+CONFIGURATIONS: dict[str, tuple[str, ...]] = {
+    "full": ("--max-steps", "24"),
+    "lora": (
+        *("--max-steps", "16", "--use-lora", "--lora-dropout", "0.1", "--beta", "0.05"),
+        *("--num-iterations", "2"),
+    ),
+    "curriculum": ("--max-steps", "24", "--sampler", "curriculum", "--rehearsal-weight", "0.1"),
+    "keep one": ("--max-steps", "24", "--save-total-limit", "1", "--sampler", "difficulty"),
+}
+"""All of them save after every step, so that many a kill falls into the writing of a checkpoint."""
+
+_CLOCK = ("time", "tokens_per_second")
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a killed and resumed run ended, beside the one that was left alone."""
+
+    moment: float
+    """Seconds after its start at which it was killed."""
+    was_saving: bool
+    """Whether a checkpoint was half written then."""
+    is_same: bool
+    told: str
+    """What the resumed run said, where it did not end the same."""
+
+
+def command(settings: tuple[str, ...], folder: Path, *more: str) -> list[str]:
+    """The command line of a run."""
+    program = [sys.executable, "-m", "judicaita.cli", "train-grpo"]
+    return [*program, *COMMON, *settings, "--output-dir", str(folder), *more]
+
+
+def result(folder: Path) -> dict[str, Any]:
+    """What must not differ."""
+    events = [
+        {k: v for k, v in event.items() if k not in _CLOCK and not k.startswith("seconds/")}
+        for event in read_events(folder / "events.jsonl")
+    ]
+    return {
+        "weights": {
+            path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in (folder / "final").glob("*.safetensors")
+        },
+        "events": events,
+        "rollouts": list(read_rollouts(folder / "rollouts")),
+    }
+
+
+def undisturbed(settings: tuple[str, ...], folder: Path) -> tuple[dict[str, Any], float]:
+    """What a run ends with that nobody kills, and its seconds."""
+    began = time.monotonic()
+    subprocess.run(command(settings, folder), check=True, capture_output=True)
+    return result(folder), time.monotonic() - began
+
+
+def killed_and_resumed(
+    settings: tuple[str, ...], folder: Path, moment: float, expected: dict[str, Any]
+) -> Ended:
+    """Kill a run after ``moment`` seconds, let it go on, and compare."""
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command(settings, folder), **quiet) as process:  # type: ignore[call-overload]
+        try:
+            process.wait(moment)
+        except subprocess.TimeoutExpired:
+            process.kill()
+    was_saving = any((folder / "checkpoints").glob(".*.tmp"))
+    resumed = subprocess.run(
+        command(settings, folder, "--resume", "auto"), capture_output=True, text=True
+    )
+    is_same = resumed.returncode == 0 and result(folder) == expected
+    if is_same:
+        shutil.rmtree(folder)
+    return Ended(moment, was_saving, is_same, "" if is_same else resumed.stderr[-2000:])
+
+
+def compare(name: str, kills: int, output: Path, jobs: int, seed: int) -> list[Ended]:
+    """Kill a configuration ``kills`` times."""
+    settings, root = CONFIGURATIONS[name], output / name.replace(" ", "-")
+    expected, seconds = undisturbed(settings, root / "undisturbed")
+    rng = random.Random(f"{seed}/{name}")
+    moments = [rng.uniform(0.2 * seconds, 0.9 * seconds) for _ in range(kills)]
+    with ThreadPoolExecutor(jobs) as pool:
+        return list(
+            pool.map(
+                lambda job: killed_and_resumed(settings, root / f"kill-{job[0]}", job[1], expected),
+                enumerate(moments),
+            )
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--kills", type=int, default=100, help="over all configurations")
+    parser.add_argument("--output", type=Path, default=Path("runs/kills"))
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="at the same time")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    shares = [arguments.kills // len(CONFIGURATIONS)] * len(CONFIGURATIONS)
+    shares[0] += arguments.kills - sum(shares)
+    rows = {}
+    for name, kills in zip(CONFIGURATIONS, shares, strict=True):
+        ends = compare(name, kills, arguments.output, arguments.jobs, arguments.seed)
+        same, saving = sum(end.is_same for end in ends), sum(end.was_saving for end in ends)
+        rows[name] = {"kills": kills, "same": same, "while saving": saving}
+        print(f"{name}: {kills} kills, {saving} while saving, {same} ended the same", flush=True)
+        for end in ends:
+            if not end.is_same:
+                print(f"  after {end.moment:.2f} s: {end.told}", flush=True)
+    total = {key: sum(row[key] for row in rows.values()) for key in next(iter(rows.values()))}
+    print(json.dumps({**rows, "all": total}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,189 @@
+"""Real processes of the command, killed, stopped and started again."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from judicaita.training.metrics import read_events, read_rollouts
+
+REWARD = """
+import pathlib, time
+
+def score(prompt, response, reference):
+    if pathlib.Path("hang").exists():
+        time.sleep(600)
+    time.sleep(0.01)
+    return sum(ord(c) % 7 for c in response) / (6 * max(1, len(response)))
+"""
+TRAIN = (
+    *("train-grpo", "--dataset", "questions.jsonl", "--reward", "reward.py:score"),
+    *("--device", "cpu", "--max-steps", "6", "--epochs", "9", "--batch-size", "2"),
+    *("--gradient-accumulation-steps", "1", "--num-rollouts", "3", "--num-threads", "1"),
+    *("--generation-max-length", "8", "--model-max-length", "250", "--save-steps", "1"),
+    *("--eval-steps", "3", "--output-dir", "run"),
+)
+
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def start(gemma: Path, questions: Path, workspace: Path) -> Iterator[Start]:
+    """Start the command in a process of its own, in the workspace."""
+    (workspace / "reward.py").write_text(REWARD)
+    processes = []
+
+    def run(*more: str, resume: str = "never", output: str = "run") -> subprocess.Popen[str]:
+        settings = ("--base-model", str(gemma), "--resume", resume, "--output-dir", output, *more)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "judicaita.cli", *TRAIN, *settings],
+            cwd=workspace,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        processes.append(process)
+        return process
+
+    yield run
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+@contextmanager
+def within(seconds: float) -> Iterator[Callable[[], None]]:
+    """Wait in turns, for at most so long."""
+    end = time.monotonic() + seconds
+
+    def wait() -> None:
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.002)
+
+    yield wait
+
+
+def wait_for(sign: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    with within(100) as wait:
+        while not sign():
+            assert process.poll() is None, process.communicate()
+            wait()
+
+
+def steps_written(run: Path) -> int:
+    path = run / "events.jsonl"
+    return sum(e["event"] == "step" for e in read_events(path)) if path.exists() else 0
+
+
+def result(run: Path) -> tuple[Any, ...]:
+    clock = ("time", "tokens_per_second")
+    events = [
+        {k: v for k, v in event.items() if k not in clock and not k.startswith("seconds/")}
+        for event in read_events(run / "events.jsonl")
+    ]
+    weights = hashlib.sha256((run / "final" / "adapter_model.safetensors").read_bytes())
+    return weights.hexdigest(), events, list(read_rollouts(run / "rollouts"))
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    """What a run said that ended well."""
+    _, told = process.communicate(timeout=100)
+    assert process.returncode == 0, told
+    return told
+
+
+def test_killed_and_resumed_is_as_if_nothing_had_happened(start: Start, workspace: Path) -> None:
+    """Killed in its midst, and as soon as a checkpoint is being written; and once more later."""
+    finish(start(output="whole"))
+    run = workspace / "run"
+    process = start()
+    wait_for(lambda: steps_written(run) >= 2, process)
+    process.kill()
+    process.wait()
+    for step in (3, 5):
+        process = start(resume="auto")
+        wait_for(lambda step=step: (run / f"checkpoints/.step-{step}.tmp").exists(), process)  # type: ignore[misc]
+        process.kill()
+        process.wait()
+    told = finish(start(resume="auto"))
+    assert "going on from" in told
+    assert result(run) == result(workspace / "whole")
+    assert not list(run.rglob(".*.tmp"))
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
+    assert "nothing is left to do" in finish(start(resume="auto"))
+    after = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
+    assert {path.name for path in before if after.get(path) != before[path]} <= {".run.lock"}
+
+
+def test_told_to_stop_it_saves_and_says_so(start: Start, workspace: Path) -> None:
+    finish(start(output="whole"))
+    run = workspace / "run"
+    process = start("--save-steps", "100")
+    wait_for(lambda: steps_written(run) >= 2, process)
+    process.send_signal(signal.SIGTERM)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 75, told
+    last = told.strip().splitlines()[-1]
+    assert last.startswith("SIGTERM: the run stopped after step ")
+    assert last.endswith("Go on by resume=auto.")
+    assert "Traceback" not in told
+    finish(start("--save-steps", "100", resume="auto"))
+    assert result(run) == result(workspace / "whole")
+
+
+def test_a_time_limit_is_kept(start: Start, workspace: Path) -> None:
+    process = start("--time-limit", "6s", "--max-steps", "1000", "--epochs", "1000")
+    wait_for(lambda: (workspace / "run" / ".run.lock").exists(), process)
+    locked = time.monotonic()
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 75, told
+    assert time.monotonic() - locked < 9
+    assert "time_limit=6 s: the run stopped after step" in told
+
+
+def test_a_second_ctrl_c_ends_a_run_that_hangs(start: Start, workspace: Path) -> None:
+    process = start()
+    wait_for(lambda: steps_written(workspace / "run") >= 1, process)
+    (workspace / "hang").touch()
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    time.sleep(1)
+    assert process.poll() is None, "the reward hangs, and the run waits for it"
+    process.send_signal(signal.SIGINT)
+    process.wait(timeout=10)
+    assert process.returncode == -signal.SIGINT
+
+
+def test_a_run_that_stands_still_says_where(start: Start, workspace: Path) -> None:
+    process = start("--stall-seconds", "2")
+    wait_for(lambda: steps_written(workspace / "run") >= 1, process)
+    (workspace / "hang").touch()
+    stalls = workspace / "run" / "stalls.txt"
+    wait_for(lambda: stalls.exists() and "in score" in stalls.read_text(), process)
+    time.sleep(1)
+    process.kill()
+    assert "The run has stood still" in process.communicate()[1].replace("\n", " ")
+
+
+def test_a_second_run_in_the_folder_is_refused(start: Start, workspace: Path) -> None:
+    first = start()
+    wait_for(lambda: steps_written(workspace / "run") >= 1, first)
+    (workspace / "hang").touch()
+    second = start(resume="auto")
+    _, told = second.communicate(timeout=60)
+    assert second.returncode == 2
+    assert f"process {first.pid} on {os.uname().nodename}" in told
+    first.kill()
+    first.wait()
+    (workspace / "hang").unlink()
+    finish(start(resume="auto"))
