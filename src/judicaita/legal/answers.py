@@ -92,6 +92,7 @@ class Reasoning:
         return in_order and follows and self.conclusions == 1
 
 
+@lru_cache(1024)  # each part of a reward takes the same completion apart
 def parse_reasoning(text: str) -> Reasoning:
     """Split a completion at its "Step N:" and "Conclusion:" markers."""
     marks = list(_MARKER.finditer(text))

@@ -18,7 +18,14 @@ from judicaita.legal.tasks import (
 from judicaita.quickstart.arms import VERIFIED, Scale, run_arms, training_samples
 from judicaita.quickstart.report import SeedReport, compare_answers, print_seed, summary
 from judicaita.training.config import PROFILES
-from judicaita.training.embedded import HARD_LEVELS, TAUGHT, TINY, lessons, tiny_folder
+from judicaita.training.embedded import (
+    EASY_LEVELS,
+    HARD_LEVELS,
+    TAUGHT,
+    TINY,
+    lessons,
+    tiny_folder,
+)
 from judicaita.training.evaluation import EvaluationReport, evaluate_checkpoint
 from judicaita.types import Sample
 
@@ -56,7 +63,7 @@ def _run_seed(folder: Path, seed: int, scale: Scale) -> SeedReport:
     base = tiny_folder(scale.seeded(seed))
     each = scale.held_out_each
     held_out = questions(TAUGHT, HARD_LEVELS, each, seed)
-    easy = questions(TAUGHT, FAMILIES[TAUGHT[0]].easy_levels, each // 2, seed)
+    easy = questions(TAUGHT, EASY_LEVELS, each // 2, seed)
     # Of the top levels, which no small model masters, the other hard levels say nothing.
     left_out = [
         sample

@@ -60,7 +60,7 @@ _ASIDE = 0.3
 
 _DISTRACTED, _BOUND = 5, 6
 
-_CONCEDE = 0.025
+_CONCEDE = 0.35
 """Share of elements out of dispute that are conceded one by one, rather than passed over."""
 
 Findings = Mapping[str, bool | None]
@@ -109,8 +109,8 @@ class ElementFamily(ABC):
     for them."""
 
     levels: ClassVar[tuple[Level, ...]] = (1, 2, 3, 4, 5, 6)
-    easy_levels: ClassVar[tuple[Level, ...]] = (1, 2, 3)
-    hard_levels: ClassVar[tuple[Level, ...]] = (4, 5, 6)
+    easy_levels: ClassVar[tuple[Level, ...]] = (1, 2)
+    hard_levels: ClassVar[tuple[Level, ...]] = (3, 4, 5, 6)
 
     @abstractmethod
     def conclude(self, findings: Findings) -> str:

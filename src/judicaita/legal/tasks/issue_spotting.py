@@ -90,6 +90,8 @@ class IssueSpotting(ElementFamily):
         ),
     )
     background = ("{who} runs a bakery.", "{who} likes tea.", "{who} drove home.")
+    easy_levels = (1, 2, 3)
+    hard_levels = (4, 5, 6)
 
     def told_count(self, level: int) -> int:
         """Events told."""

@@ -169,8 +169,21 @@ def sample_tokens(
         log_p_R_V = (logits_R_V / sampling.temperature).log_softmax(dim=-1)
         if sampling.top_p < 1:
             log_p_R_V = _nucleus(log_p_R_V, sampling.top_p)
-        tokens_R = torch.multinomial(log_p_R_V.exp(), 1, generator=generator).squeeze(-1)
+        tokens_R = _draw(log_p_R_V.exp(), generator)
     return tokens_R, log_p_R_V.gather(-1, tokens_R[:, None]).squeeze(-1)
+
+
+def _draw(p_R_V: Tensor, generator: torch.Generator) -> Tensor:
+    """A token per row, by where a uniform number falls among the cumulated probabilities.
+
+    ``torch.multinomial`` draws a number for every token of the vocabulary instead, ten times slower
+    on a CPU (128 rows of 1,280). Sums in float64 keep the rare tokens of large vocabularies apart.
+    """
+    up_to_R_V = p_R_V.cumsum(dim=-1, dtype=torch.float64)
+    shape = (len(p_R_V), 1)
+    drawn_R_1 = torch.rand(shape, generator=generator, dtype=torch.float64, device=p_R_V.device)
+    tokens_R_1 = torch.searchsorted(up_to_R_V, drawn_R_1 * up_to_R_V[:, -1:], right=True)
+    return tokens_R_1.squeeze(-1).clamp(max=p_R_V.shape[-1] - 1)
 
 
 def _nucleus(log_p_R_V: Tensor, top_p: float) -> Tensor:
