@@ -53,7 +53,7 @@ LAYERS = (
     ),
     ("training.data_curation",),
     ("training.evaluation",),
-    ("training.coverage", "training.rehearsal"),
+    ("training.coverage", "training.rehearsal", "training.state"),
     ("training.embedded", "training.grpo_trainer", "training.warm_start"),
     ("reasoning_trace",),
     ("quickstart",),

@@ -1082,7 +1082,7 @@ def test_too_many_faults_in_a_row_stop_the_run(configure: Configure) -> None:
     assert trainer.folder.steps()[-1] == (3, trainer.folder.step(3))
     again = trainer_of(config.model_copy(update={"resume": "auto"}), share_of_low_bytes)
     assert same(weights(again), good)
-    assert again.faults_in_a_row == 0
+    assert again.state.faults_in_a_row == 0
 
 
 def test_a_folder_that_vanishes_stops_the_run(configure: Configure) -> None:

@@ -31,7 +31,7 @@ from torch import Tensor
 
 from judicaita.errors import CheckpointError
 from judicaita.training.config import CARD, RunConfig, TrainingConfig
-from judicaita.training.durable import SUMS, verify, writing_folder
+from judicaita.training.durable import SUMS, verify, write_json, writing_folder
 from judicaita.training.policy import Policy, load_policy_for_inference, merge_adapter
 from judicaita.types import Sample
 
@@ -112,10 +112,10 @@ def save_checkpoint(
     try:
         with writing_folder(folder) as aside:
             policy.save(aside)
-            _write_json(aside / CARD, card)
+            write_json(aside / CARD, card)
             if state is not None:
                 plain, tensors = _take_tensors_out(state)
-                _write_json(aside / _STATE, plain)
+                write_json(aside / _STATE, plain)
                 save_file(tensors, aside / _TENSORS)
             if held_out is not None:
                 shutil.copyfile(held_out, aside / HELD_OUT)
@@ -271,10 +271,6 @@ def _put_tensors_in(node: Any, tensors: Mapping[str, Tensor]) -> Any:
     if isinstance(node, list):
         return [_put_tensors_in(value, tensors) for value in node]
     return node
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _version(package: str) -> str:

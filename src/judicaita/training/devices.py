@@ -118,6 +118,12 @@ class Placement:
             _xla_model().set_rng_state(state["xla_rng"])
 
 
+def use_threads(count: int | None) -> None:
+    """Compute on the CPU in so many threads; None leaves the number as it is."""
+    if count is not None:
+        torch.set_num_threads(count)
+
+
 def place(device: str, precision: str) -> Placement:
     """Resolve ``auto`` and refuse what this machine lacks, before a model is loaded."""
     chosen = _pick_device(device)

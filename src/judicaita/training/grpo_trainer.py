@@ -15,8 +15,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from judicaita.errors import CheckpointError, JudicaitaError, NumericalError, RunStopped
 from judicaita.training import checkpoints
 from judicaita.training.batching import Batch, Item, encode_prompts, make_batch
@@ -25,7 +23,7 @@ from judicaita.training.console import TrainingConsole
 from judicaita.training.coverage import probe_coverage
 from judicaita.training.credit import refuse_other_step_mode, weigh_group, why
 from judicaita.training.data_curation import split_samples, subsample, to_jsonl, to_samples
-from judicaita.training.devices import place
+from judicaita.training.devices import place, use_threads
 from judicaita.training.embedded import resolve_base_model
 from judicaita.training.evaluation import EvaluationHarness
 from judicaita.training.groups import sample_groups, score_group
@@ -47,6 +45,7 @@ from judicaita.training.rollouts.base import RolloutEngine, SamplingParams
 from judicaita.training.rollouts.native import NativeEngine
 from judicaita.training.run_folder import RunFolder
 from judicaita.training.sampler import ShuffleSampler, make_sampler
+from judicaita.training.state import RunState
 from judicaita.training.supervision import StopRequested, Supervisor
 from judicaita.training.trackers import require_trackers
 from judicaita.training.update import PolicyUpdate
@@ -91,14 +90,6 @@ class GRPOTrainer:
         self.harness = EvaluationHarness(
             self.reward, grader=composite_from_config(config), text_overlap=False
         )
-        self.steps_done = 0
-        self.faults_in_a_row = 0
-        """Steps so far, without one between them that went well."""
-        self.fault: NumericalError
-        self._evaluated: tuple[int, dict[str, float]] | None = None
-        """The step of the last evaluation, and its figures."""
-        self._saved = 0
-        """The step of the last checkpoint of the run's own."""
         self.supervisor = Supervisor(
             config.time_limit,
             config.stall_seconds,
@@ -110,9 +101,14 @@ class GRPOTrainer:
         self.updater: Updater
         self.update: PolicyUpdate
         self.sampler: ShuffleSampler[Item]
-        self.rehearsal: Rehearsal | None = None
+        self.state: RunState
         self.eval_items: list[Item]
         self.recorder = RunRecorder(self.folder, config, show_progress=show_progress)
+
+    @property
+    def steps_done(self) -> int:
+        """Steps so far, those before a resume included; 0 until `initialize`."""
+        return self.state.steps_done if hasattr(self, "state") else 0
 
     @property
     def console(self) -> TrainingConsole:
@@ -175,18 +171,23 @@ class GRPOTrainer:
         self.updater = Updater(
             self.policy, self.config, self.total_steps * self.config.num_iterations
         )
-        if self.rehearsal_source is not None:
-            self.rehearsal = Rehearsal(self.policy, self.config, self.rehearsal_source)
+        source = self.rehearsal_source
+        rehearsal = Rehearsal(self.policy, self.config, source) if source is not None else None
         self.update = PolicyUpdate(
-            self.policy, self.updater, self.config, self.rehearsal, self.supervisor
+            self.policy, self.updater, self.config, rehearsal, self.supervisor
+        )
+        self.state = RunState(
+            self.policy.placement,
+            self.updater,
+            self.sampler,
+            rehearsal,
+            checkpoints.fingerprint(self.train_samples),
         )
 
     def _set_threads(self, resume_from: Path | None) -> None:
         """As many as configured, else as many as before: sums of other parts round differently."""
         before = checkpoints.read_card(resume_from).get("runtime", {}) if resume_from else {}
-        threads = self.config.num_threads or before.get("threads")
-        if threads:
-            torch.set_num_threads(threads)
+        use_threads(self.config.num_threads or before.get("threads"))
 
     def _begin(self) -> None:
         """Start from the first step; what a run left that was killed before it saved is removed."""
@@ -212,7 +213,6 @@ class GRPOTrainer:
             self.console.message(
                 f"resumed elsewhere: {', '.join(changed)}; the last digits may differ"
             )
-        self.folder.remove_checkpoints_after(self.steps_done)
 
     def _take_up_finished(self) -> None:
         """Load what a finished run ended with; there is nothing left to train."""
@@ -223,7 +223,7 @@ class GRPOTrainer:
                 f"{self.total_steps}. Start a new one from its final/, in a folder of its own."
             )
         self.policy.load_weights(self.folder.final)
-        self.steps_done = step
+        self.state.steps_done = step
 
     def _try_reward(self) -> None:
         """Score one sample's own reference: a reward that cannot do that shall not start a run."""
@@ -294,16 +294,15 @@ class GRPOTrainer:
                     break
                 self.supervisor.pulse()
                 record = self.step()
-                self._stop_if_faulty()
+                self._stop_if_faulty(record)
         except StopRequested as stop:
             self._save_step()
             raise self._stopped(stop.reason) from None
         self._save_final()
-        _, evaluation = self._evaluated or (0, {})
         return {
             "steps": float(self.steps_done),
             **{f"train/{name}": value for name, value in record.metrics.items()},
-            **{f"eval/{name}": value for name, value in evaluation.items()},
+            **{f"eval/{name}": value for name, value in (self.state.evaluation or {}).items()},
         }
 
     def step(self) -> StepRecord:
@@ -314,7 +313,7 @@ class GRPOTrainer:
         """
         self._require_policy("step")
         record = StepRecord(self.steps_done + 1)
-        before = self._position()
+        before = self.state.position()
         items = self.sampler.draw()
         groups: list[Group] = []
         try:
@@ -329,15 +328,15 @@ class GRPOTrainer:
             with record.timed("update"):
                 record.metrics |= self.update(batches, token_count)
                 self.engine.sync()
-            self.faults_in_a_row = 0
+            self.state.faults_in_a_row = 0
         except StopRequested:
-            self._return_to(before)
+            self.state.return_to(before)
             raise
         except NumericalError as error:
             self.updater.skip_to(before["updates"] + self.config.num_iterations)
             groups = self._note_fault(record, items, groups, error)
         self._record(groups, record)
-        self.steps_done = record.step
+        self.state.steps_done = record.step
         return record
 
     def _generate(self, items: Sequence[Item], step: int) -> list[Group]:
@@ -375,23 +374,6 @@ class GRPOTrainer:
 
     # ── stops and faults ─────────────────────────────────────────────────────────────────────────
 
-    def _position(self) -> dict[str, Any]:
-        """Where the run is, but for weights and moments."""
-        return {
-            "sampler": self.sampler.state_dict(),
-            **({"rehearsal": self.rehearsal.state_dict()} if self.rehearsal else {}),
-            "updates": self.updater.step_count,
-            **self.policy.placement.rng_state(),
-        }
-
-    def _return_to(self, position: Mapping[str, Any]) -> None:
-        """Forget a step that was begun: the next one begins in the same way."""
-        self.sampler.load_state_dict(position["sampler"])
-        if self.rehearsal:
-            self.rehearsal.load_state_dict(position["rehearsal"])
-        self.updater.skip_to(position["updates"])
-        self.policy.placement.set_rng_state(position)
-
     def _stopped(self, reason: str) -> RunStopped:
         """What to raise once a run that was asked to stop is saved."""
         if self.steps_done == 0:
@@ -410,16 +392,15 @@ class GRPOTrainer:
     ) -> list[Group]:
         """Record what was not finite, and on which samples; returns the groups as far as they
         came, those without a score as abstained from."""
-        self.faults_in_a_row += 1
-        self.fault = error
+        self.state.faults_in_a_row += 1
         record.metrics["updates"] = 0.0
-        record.fault = error.kind
+        record.fault = error
         with self.recorder.opened(self.steps_done, self.total_steps):
             fields = {
                 "kind": error.kind,
                 "message": str(error),
                 "samples": [sample.id for sample, _ in items],
-                "in_a_row": self.faults_in_a_row,
+                "in_a_row": self.state.faults_in_a_row,
             }
             self.recorder.event("fault", record.step, fields)
             self.console.message(f"step {record.step} is skipped: {error}")
@@ -429,16 +410,17 @@ class GRPOTrainer:
             for group in groups
         ]
 
-    def _stop_if_faulty(self) -> None:
+    def _stop_if_faulty(self, record: StepRecord) -> None:
         """`NumericalError` once too many steps in a row have met numbers that are not finite."""
-        if self.faults_in_a_row < self.config.max_faults:
+        count, fault = self.state.faults_in_a_row, record.fault
+        if fault is None or count < self.config.max_faults:
             return
-        count, self.faults_in_a_row = self.faults_in_a_row, 0
+        self.state.faults_in_a_row = 0
         self._save_step()
         raise NumericalError(
-            self.fault.kind,
-            f"{count} steps in a row met numbers that are not finite (the last: {self.fault}) The "
-            f"run is saved in {self.folder.step(self.steps_done)}; go on from there or an earlier "
+            fault.kind,
+            f"{count} steps in a row met numbers that are not finite (the last: {fault}) The run "
+            f"is saved in {self.folder.step(self.steps_done)}; go on from there or an earlier "
             "checkpoint with a lower learning_rate.",
         )
 
@@ -447,7 +429,7 @@ class GRPOTrainer:
     def _record(self, groups: Sequence[Group], record: StepRecord) -> None:
         """Events, completions, trackers and the screen."""
         record.metrics |= self.sampler.figures()
-        fault = f"fault: {record.fault}" if record.fault else ""
+        fault = f"fault: {record.fault.kind}" if record.fault else ""
         reasons = [fault or why(group, self.config) for group in groups]
         with self.recorder.opened(self.steps_done, self.total_steps):
             self.recorder.step(record, groups, reasons, parts=self.reward.part_names)
@@ -472,11 +454,11 @@ class GRPOTrainer:
         """Before the first step, every ``eval_steps``, after the last; once for each."""
         step = self.steps_done
         is_due = step % self.config.eval_steps == 0 or step == self.total_steps
-        if not is_due or (self._evaluated and self._evaluated[0] == step):
+        if not is_due or self.state.evaluation is not None:
             return
         metrics = self.evaluate()
         self.recorder.evaluation(step, metrics)
-        self._evaluated = (step, metrics)
+        self.state.evaluated = (step, metrics)
         if step == 0 and self.config.probe_coverage and "steps" in self.reward.part_names:
             self._probe_and_record()
 
@@ -494,70 +476,42 @@ class GRPOTrainer:
     def save_checkpoint(self, path: Path | str) -> Path:
         """Write model or adapter, tokenizer and the state to go on from."""
         self._require_policy("save_checkpoint")
-        return self._save(Path(path), self.state_dict())
+        return self._save(Path(path), to_go_on=True)
 
     def load_checkpoint(self, path: Path | str) -> None:
-        """Go on from a checkpoint of this run; what was recorded after it is removed."""
+        """Go on from a checkpoint of this run; what was written after it is removed."""
         self._require_policy("load_checkpoint")
         state = checkpoints.load_state(Path(path))
         self.policy.load_weights(Path(path))
-        self.load_state_dict(state)
+        self.state.load_state_dict(state)
+        # In this order: records that lack what a checkpoint knows of would be refused.
+        self.folder.remove_checkpoints_after(self.steps_done)
         remove_rollouts_after(self.folder.rollouts, self.steps_done)
-        cut_events(self.folder.events, state["events"])
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything but the weights that a step depends on, and how far the records go."""
-        return {
-            "steps_done": self.steps_done,
-            "data": checkpoints.fingerprint(self.train_samples),
-            "updater": self.updater.state_dict(),
-            "faults_in_a_row": self.faults_in_a_row,
-            "evaluated": self._evaluated,
-            "events": sync_events(self.folder.events),
-            **self._position(),
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take `state_dict` back."""
-        self.steps_done = self._saved = int(state["steps_done"])
-        self.sampler.load_state_dict(state["sampler"])
-        if state["data"] != checkpoints.fingerprint(self.train_samples):
-            raise CheckpointError(
-                "the checkpoint was trained on other samples than these. Resume with the data set, "
-                "tasks, max_samples and seed of that run."
-            )
-        if self.rehearsal is not None:
-            self.rehearsal.load_state_dict(state.get("rehearsal"))
-        self.updater.load_state_dict(state["updater"])
-        self.faults_in_a_row = int(state["faults_in_a_row"])
-        evaluated = state["evaluated"]
-        self._evaluated = (int(evaluated[0]), dict(evaluated[1])) if evaluated else None
-        self.policy.placement.set_rng_state(state)
+        cut_events(self.folder.events, int(state["events"]))
 
     def _save_step(self) -> None:
         """The checkpoint of this step, if it has none yet; older ones beyond the limit go."""
-        if self.steps_done in (0, self._saved):
-            return
-        self._save(self.folder.step(self.steps_done), self.state_dict())
-        self._saved = self.steps_done
-        self.folder.rotate(self.config.save_total_limit, self.config.best_metric)
+        folder = self.folder.step(self.steps_done)
+        if self.steps_done and not folder.exists():
+            self._save(folder, to_go_on=True)
+            self.folder.rotate(self.config.save_total_limit, self.config.best_metric)
 
     def _save_final(self) -> None:
-        sync_events(self.folder.events)
-        self._save(self.folder.final, None)
+        self._save(self.folder.final, to_go_on=False)
 
-    def _save(self, path: Path, state: Mapping[str, Any] | None) -> Path:
-        self.folder.require()
+    def _save(self, path: Path, *, to_go_on: bool) -> Path:
         began = time.monotonic()
-        is_evaluated = self._evaluated and self._evaluated[0] == self.steps_done
+        self.folder.require()
+        # The records are on disk before a checkpoint is that knows of them.
+        events = sync_events(self.folder.events)
         folder = checkpoints.save_checkpoint(
             path,
             self.policy,
             self.config,
             step=self.steps_done,
-            state=state,
+            state={**self.state.state_dict(), "events": events} if to_go_on else None,
             held_out=self.folder.held_out,
-            evaluation=self._evaluated[1] if self._evaluated and is_evaluated else None,
+            evaluation=self.state.evaluation,
         )
         self.supervisor.slowest_save = max(self.supervisor.slowest_save, time.monotonic() - began)
         return folder

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
+from judicaita.errors import NumericalError
 from judicaita.training.config import TrainingConfig
 from judicaita.training.console import TrainingConsole
 from judicaita.training.metrics import EventLog, group_statistics, write_rollouts
@@ -23,7 +24,7 @@ class StepRecord:
     step: int
     metrics: dict[str, float] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
-    fault: str = ""
+    fault: NumericalError | None = None
     """What was not finite, where the step was skipped for that."""
 
     @contextmanager

@@ -11,7 +11,7 @@ from judicaita.training import checkpoints
 from judicaita.training.config import SFTConfig
 from judicaita.training.console import TrainingConsole
 from judicaita.training.data_curation import to_samples
-from judicaita.training.devices import place
+from judicaita.training.devices import place, use_threads
 from judicaita.training.embedded import resolve_base_model
 from judicaita.training.metrics import EventLog
 from judicaita.training.optimization import Updater
@@ -54,6 +54,7 @@ def _learn(
     samples = to_samples(train_dataset)
     # Before the embedded model is built: XLA must be there at torch's first backward pass.
     place(config.device, config.precision).seed(config.seed)
+    use_threads(config.num_threads)
     policy = load_policy(config, resolve_base_model(config.base_model))
     rows = fitting_rows([supervised_row(policy, sample) for sample in samples], policy, config)
     if len(rows) < len(samples):

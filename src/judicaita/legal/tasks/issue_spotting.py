@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from judicaita.legal.tasks.element import Listed
 from judicaita.legal.tasks.elements import ElementFamily, Findings
-from judicaita.legal.tasks.family import AnswerType, Law
+from judicaita.legal.tasks.family import AnswerType, Law, Level
 
 
 def _tort(name: str, sentence: str, meeting: tuple[str, ...], failing: tuple[str, ...]) -> Listed:
@@ -90,8 +90,8 @@ class IssueSpotting(ElementFamily):
         ),
     )
     background = ("{who} runs a bakery.", "{who} likes tea.", "{who} drove home.")
-    easy_levels = (1, 2, 3)
-    hard_levels = (4, 5, 6)
+    easy_levels: ClassVar[tuple[Level, ...]] = (1, 2, 3)
+    hard_levels: ClassVar[tuple[Level, ...]] = (4, 5, 6)
 
     def told_count(self, level: int) -> int:
         """Events told."""
