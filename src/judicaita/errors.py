@@ -14,6 +14,8 @@ The message is one sentence or two: what happened, why, and what to do about it.
 prints it as it is and exits with 2. Broken invariants of our own are plain ``AssertionError``s.
 """
 
+from __future__ import annotations
+
 
 class JudicaitaError(Exception):
     """Root of all errors that judicaita raises on purpose."""
@@ -48,6 +50,10 @@ class NumericalError(JudicaitaError):
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
         self.kind = kind
+
+    def __reduce__(self) -> tuple[type[NumericalError], tuple[str, str]]:
+        """What another process makes it anew from: by default that is the message alone."""
+        return type(self), (self.kind, str(self))
 
 
 class CheckpointError(JudicaitaError):

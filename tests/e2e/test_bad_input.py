@@ -172,7 +172,7 @@ def test_data(judicaita: Run, flags: str, words: tuple[str, ...]) -> None:
         ("--output-dir used --resume auto", ("used", "holds another run")),
         ("--output-dir one.jsonl", ("one.jsonl", "is a file", "Name a new folder")),
         ("--output-dir one.jsonl/run", ("one.jsonl/run", "cannot be made")),
-        ("--resume run/checkpoints/step-9", ("step-9", "no run can go on", "checkpoints/step-N")),
+        ("--resume run/checkpoints/step-9", ("step-9", "no such folder", "or auto")),
         ("--resume gemma", ("gemma", "no checkpoint of the run in run", "checkpoint_dir")),
         ("--base-model damaged", ("judicaita.json is damaged", "Restore")),
         ("--learing-rate 1", ("'--learing-rate'", "--learning-rate")),
@@ -268,8 +268,10 @@ def test_a_run_that_diverges(judicaita: Run) -> None:
     done = judicaita(*f"{TRAIN} {flags}".split(" "))
     assert done.code == 2
     assert "Traceback" not in done.err
-    assert done.err.splitlines()[-1].startswith("Error: the model's logits are no finite numbers")
-    assert "Lower learning_rate" in done.err.splitlines()[-1]
+    last = done.err.splitlines()[-1]
+    assert last.startswith("Error: ")
+    assert "finite" in last
+    assert "learning_rate" in last
 
 
 def test_a_damaged_run(judicaita: Run) -> None:
@@ -278,9 +280,16 @@ def test_a_damaged_run(judicaita: Run) -> None:
     assert judicaita(*command.split(" ")).code == 0
     shutil.rmtree("run/final")
     resume = f"{command} --resume auto"
-    before = Path("run/checkpoints/step-2/trainer_state.json").read_text()
-    Path("run/checkpoints/step-2/trainer_state.json").write_text(before[:40])
-    refused(judicaita, resume, "step-2", "its state is damaged", "Remove it")
+    state = Path("run/checkpoints/step-2/trainer_state.json")
+    state.write_text(state.read_text()[:40])
+    named = f"{command} --resume run/checkpoints/step-2"
+    refused(judicaita, named, "step-2 is damaged", "trainer_state.json", "Restore it")
+    done = judicaita(*resume.split(" "))
+    assert done.code == 0
+    told = " ".join(done.err.split())
+    assert "passed over: run/checkpoints/step-2 is damaged: trainer_state.json is not" in told
+    assert "going on from run/checkpoints/step-1" in told
+    shutil.rmtree("run/final")
     shutil.rmtree("run/checkpoints/step-2")
     refused(judicaita, f"{resume} --lora-r 3", "step-1", "do not fit this model", "settings")
     refused(judicaita, f"{resume} --dataset two.jsonl", "15 samples", "3", "Resume with the data")

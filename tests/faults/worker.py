@@ -75,8 +75,6 @@ def disturbed(model: str, folder: Path, nth: int, code: int, stay: int) -> str:
         return "finished"
     except JudicaitaError as error:
         return f"one sentence: {error}"
-    except OSError as error:
-        return f"one sentence: {error.filename}: {error.strerror}"
     except BaseException as error:  # noqa: BLE001 - whatever else comes is a defect
         return f"DEFECT: {error!r}"
     finally:

@@ -261,6 +261,7 @@ def update(config: TrainingConfig, folder: Path) -> dict[str, Any]:
     from judicaita.training.policy import load_policy
     from judicaita.training.rollouts.base import SamplingParams
     from judicaita.training.rollouts.native import NativeEngine
+    from judicaita.training.supervision import Supervisor
     from judicaita.training.update import PolicyUpdate
 
     place(config.device, config.precision).seed(0)
@@ -293,7 +294,9 @@ def update(config: TrainingConfig, folder: Path) -> dict[str, Any]:
     updater.optimizer.register_step_pre_hook(
         lambda *_: gradients.update({name: p.grad.cpu() for name, p in policy.trainable()})
     )
-    figures = PolicyUpdate(policy, updater, config)([batch], int(mask.sum()))
+    supervisor = Supervisor(None, 0, folder / "stalls.txt", print)
+    update = PolicyUpdate(policy, updater, config, None, supervisor)
+    figures = update([batch], int(mask.sum()))
     weights = {name: p.detach().cpu().clone() for name, p in policy.trainable()}
     policy.save(folder)
     for _, parameter in policy.trainable():

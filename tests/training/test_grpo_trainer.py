@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 import os
+import pickle
 import random
 import re
 import shutil
 import signal
 import statistics
 import string
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -175,7 +177,7 @@ def test_a_run_is_recorded(configure: Configure) -> None:
     assert [path.name for path in (root / "checkpoints").iterdir()] == ["step-2"]
     assert read_card(root / "final")["step"] == 3
     assert [s.reference for s in read_samples(root / "final" / "eval.jsonl")] == ["Yes"]
-    assert not [path for path in root.rglob("*") if path.name.startswith(".")]
+    assert [p.name for p in root.rglob("*") if p.name.startswith(".")] == [".run.lock"]
 
 
 def test_every_completion_is_recorded_with_what_became_of_it(configure: Configure) -> None:
@@ -527,7 +529,7 @@ def test_what_is_rewarded_becomes_likelier(configure: Configure, settings: dict[
     def reward(prompt: str, response: str, reference: str) -> float:
         return float(response.startswith(letter))
 
-    sizes = {"max_steps": 15, "num_epochs": 15, "batch_size": 6, "num_rollouts": 8}
+    sizes = {"max_steps": 25, "num_epochs": 25, "batch_size": 6, "num_rollouts": 8}
     trainer = trainer_of(configure(generation_max_length=2, **sizes, **settings), reward)
     before = chances(trainer)
     letter = max(before, key=lambda each: before[each])
@@ -1099,4 +1101,104 @@ def test_two_runs_in_one_folder_are_refused(configure: Configure) -> None:
     with pytest.raises(ConfigError, match=f"process {os.getpid()} on .* is writing there"):
         trainer_of(configure(resume="auto"), share_of_low_bytes)
     trainer.train()
+    trainer_of(configure(resume="auto"), share_of_low_bytes).close()
+
+
+def test_an_evaluation_that_meets_nan_is_no_end(configure: Configure) -> None:
+    """Such a reward of one held-out sample would stop every run before its first step."""
+
+    def reward(prompt: str, response: str, reference: str) -> float:
+        return math.nan if "Nevada" in prompt else share_of_low_bytes(prompt, response, reference)
+
+    trainer = train(configure(), reward)
+    events = read_events(trainer.folder.events)
+    assert [(e["event"], e["step"]) for e in events] == [
+        ("fault", 0),
+        ("step", 1),
+        ("step", 2),
+        ("fault", 2),
+    ]
+    with pytest.raises(NumericalError, match="no finite number"):
+        trainer.evaluate()
+
+
+def test_an_evaluation_made_up_for_enters_the_choice_of_the_best(configure: Configure) -> None:
+    settings: dict[str, Any] = {"max_steps": 3, "eval_steps": 1, "save_steps": 1, "num_epochs": 2}
+    trainer = trainer_of(configure(**settings), share_of_low_bytes)
+    original = trainer.evaluate
+
+    def signalling() -> dict[str, float]:
+        if trainer.steps_done == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original()
+
+    trainer.evaluate = signalling  # type: ignore[method-assign]
+    with pytest.raises(RunStopped):
+        trainer.train()
+    assert "evaluation" not in read_card(trainer.folder.step(2))
+    trainer.evaluate = original  # type: ignore[method-assign]
+    trainer.train()  # the same trainer may go on
+    assert "evaluation" in read_card(trainer.folder.step(2))
+    assert trainer.steps_done == 3
+
+
+def test_faults_do_not_push_good_checkpoints_out(configure: Configure) -> None:
+    settings: dict[str, Any] = {"max_steps": 9, "num_epochs": 9, "save_steps": 1}
+    config = configure(**settings, save_total_limit=1, max_faults=3, eval_steps=100)
+    trainer = trainer_of(config, share_of_low_bytes)
+    trainer.step()
+    trainer.save_checkpoint(trainer.folder.step(1))
+    trainer.reward.compute = lambda *_, **__: as_reward(lambda *_: math.nan).compute("", "")  # type: ignore[method-assign]
+    with pytest.raises(NumericalError):
+        trainer.train()
+    assert [number for number, _ in trainer.folder.steps()] == [1, 2, 3, 4]
+
+
+def test_a_resume_that_is_refused_removes_nothing(configure: Configure) -> None:
+    settings: dict[str, Any] = {"save_steps": 1, "max_steps": 3}
+    done = train(configure(**settings), share_of_low_bytes)
+    done.folder.events.write_bytes(done.folder.events.read_bytes()[:50])
+    files = {path for path in done.folder.root.rglob("*") if path.is_file()}
+    with pytest.raises(CheckpointError, match="whole lines are missing"):
+        trainer_of(configure(**settings, resume=str(done.folder.step(2))), share_of_low_bytes)
+    assert {path for path in done.folder.root.rglob("*") if path.is_file()} == files
+
+
+def test_a_fault_in_a_later_update_keeps_the_earlier_one(configure: Configure) -> None:
+    trainer = trainer_of(configure(num_iterations=3, max_steps=1), share_of_low_bytes)
+    passes = iter(range(100))
+
+    def hook(module: Any, inputs: Any, output: Tensor) -> Tensor:
+        return output * math.nan if torch.is_grad_enabled() and next(passes) else output
+
+    trainer.policy.model.get_output_embeddings().register_forward_hook(hook)
+    before = weights(trainer)
+    record = trainer.step()
+    assert record.metrics["updates"] == trainer.policy.version == 1
+    assert trainer.updater.step_count == 3
+    assert not same(weights(trainer), before)
+    assert all(bool(value.isfinite().all()) for value in weights(trainer).values())
+
+
+def test_other_held_out_samples_are_refused(configure: Configure) -> None:
+    train(configure(save_steps=1), share_of_low_bytes)
+    shutil.rmtree(configure().checkpoint_dir / "final")
+    other = [{"prompt": "Is Rome in the West?", "response": "No", "place": "Rome"}]
+    config = configure(save_steps=1, resume="auto")
+    trainer = GRPOTrainer(config, ROWS, other, share_of_low_bytes, show_progress=False)
+    with pytest.raises(CheckpointError, match="trained or evaluated on other samples"):
+        trainer.initialize()
+
+
+def test_a_numerical_error_reaches_another_process() -> None:
+    error = pickle.loads(pickle.dumps(NumericalError("loss", "the loss is nan.")))
+    assert (error.kind, str(error)) == ("loss", "the loss is nan.")
+
+
+def test_a_trainer_may_be_used_from_another_thread(configure: Configure) -> None:
+    trainer = trainer_of(configure(), share_of_low_bytes)
+    thread = threading.Thread(target=trainer.train)
+    thread.start()
+    thread.join()
+    assert trainer.steps_done == 2
     trainer_of(configure(resume="auto"), share_of_low_bytes).close()

@@ -92,7 +92,7 @@ def flat(taught: Group) -> Group:
 
 
 def test_events_come_back_in_order_with_their_time(tmp_path: Path) -> None:
-    log = EventLog(tmp_path / "run" / "events.jsonl")
+    log = EventLog(tmp_path / "events.jsonl")
     log.write("start", 0, {"seed": 17})
     log.write("step", 1, {"reward/format": 0.5})
     start, step = read_events(log.path)  # before close: each line is out when write returns

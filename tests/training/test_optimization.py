@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from judicaita.errors import NumericalError
 from judicaita.training.config import TrainingConfig
 from judicaita.training.devices import Placement
 from judicaita.training.optimization import Updater
@@ -101,10 +102,11 @@ def test_a_gradient_that_is_not_finite_changes_nothing(policy: Policy, bad: floa
     before, moments = weights(policy), copy.deepcopy(updater.optimizer.state_dict()["state"])
     set_gradients(policy, 1)
     next(iter(policy.trainable()))[1].grad[0] = bad
-    info = updater.step()
-    assert not info.applied
-    assert not math.isfinite(info.grad_norm)
+    with pytest.raises(NumericalError, match="the gradient's norm is (inf|nan), so") as error:
+        updater.step()
+    assert error.value.kind == "gradient"
     assert policy.version == 1
+    assert updater.step_count == 2, "the schedule goes on"
     for name, parameter in policy.trainable():
         assert torch.equal(parameter.detach(), before[name])
     after = updater.optimizer.state_dict()["state"]
@@ -145,7 +147,9 @@ def test_warm_up_and_fall(policy: Policy) -> None:
 
 def test_a_skipped_step_counts_in_the_schedule(policy: Policy) -> None:
     updater, before = updater_of(policy, 4, lr_scheduler="linear"), weights(policy)
-    updater.skip()
+    set_gradients(policy, 0)
+    updater.skip_to(1)
+    assert all(p.grad is None for _, p in policy.trainable())
     assert all(torch.equal(p, before[name]) for name, p in policy.trainable())
     assert policy.version == 0
     set_gradients(policy, 0)
@@ -163,7 +167,7 @@ def test_the_next_step_after_a_round_trip_is_bit_identical(
     for step in range(3):
         set_gradients(policy, step)
         updater.step()
-    updater.skip()
+    updater.skip_to(4)
     state = updater.state_dict()
     moments = state["optimizer"]["state"]
     state["optimizer"]["state"] = {keys(index): values for index, values in moments.items()}
@@ -205,3 +209,9 @@ def test_fp16_scales_the_loss_and_lowers_the_scale_on_overflow(policy: Policy) -
     again = updater_of(policy)
     again.load_state_dict(saved)
     assert again.scaler.get_scale() == scale / 2
+    # Once there is nothing left to lower, it is the gradient itself that overflows.
+    updater.scaler.update(1.0)
+    updater.backward(math.inf * parameter.sum())
+    with pytest.raises(NumericalError, match="norm is (inf|nan)"):
+        updater.step()
+    assert torch.equal(parameter.detach(), before[name])

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from judicaita.errors import ConfigError, RewardError
+from judicaita.errors import ConfigError, NumericalError, RewardError
 from judicaita.training.rewards import (
     CompositeReward,
     FormatReward,
@@ -261,13 +261,22 @@ class TestUsersOwn:
         with pytest.raises(RewardError, match="'broken' failed"):
             CompositeReward(parts={"mine": (broken, 1)}).compute("Who won?", "", "Ann")
 
-    @pytest.mark.parametrize(
-        "score", [math.nan, math.inf, None, "1", [1.0], RewardResult(math.nan)]
-    )
+    @pytest.mark.parametrize("score", [None, "1", [1.0], RewardResult("1")])
     def test_what_is_no_score(self, score):
         reward = as_reward(lambda prompt, response, reference: score)
-        with pytest.raises(RewardError, match="no finite number"):
+        with pytest.raises(RewardError, match="which is no number"):
             reward.compute("p", "r")
+
+    @pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf, RewardResult(math.nan)])
+    def test_what_is_not_finite_names_reward_and_sample_once(self, score):
+        def divides(prompt, response, reference):
+            return score
+
+        expected = r"^reward 'divides' on the sample 'Who won\?': it returned .*no finite number"
+        for reward in (as_reward(divides), CompositeReward(parts={"mine": (divides, 1)})):
+            with pytest.raises(NumericalError, match=expected) as error:
+                score_safely(reward, "Who won?", "", "Ann", {})
+            assert error.value.kind == "reward"
 
     def test_booleans_and_abstentions_are_fine(self):
         assert as_reward(lambda p, r, g: True).compute("", "").score == 1.0

@@ -84,13 +84,14 @@ def test_only_a_grpo_run_is_begun_again(tmp_path: Path) -> None:
     run.lock()
     run.begin(TrainingConfig(), {})
     EventLog(run.events).close()
+    run.refuse_if_not_grpo()
     run.begin_again()
     run.refuse_if_used()
+    run.refuse_if_not_grpo()
     (tmp_path / "config.yaml").write_text("base_model: tiny\n")  # of a supervised run, say
     EventLog(run.events).close()
     with pytest.raises(ConfigError, match="holds another run"):
-        run.begin_again()
-    assert run.events.exists()
+        run.refuse_if_not_grpo()
     run.unlock()
 
 

@@ -70,9 +70,11 @@ def fingerprint(samples: Sequence[Sample]) -> str:
 
 def describe_runtime(policy: Policy) -> dict[str, Any]:
     """What rounding depends on beside the configuration."""
+    device = policy.placement.device
+    is_cuda = device.type == "cuda"
     return {
-        "torch": torch.__version__,
-        "device": policy.placement.device.type,
+        **{name: _version(name) for name in ("torch", "transformers", "peft")},
+        "device": torch.cuda.get_device_name(device) if is_cuda else device.type,
         "compute_dtype": str(policy.placement.compute).removeprefix("torch."),
         "threads": torch.get_num_threads(),
         "cpu": torch.backends.cpu.get_cpu_capability(),
@@ -213,8 +215,8 @@ def open_checkpoint(folder: Path, device: str) -> OpenCheckpoint:
     """
     require_checkpoint(folder)
     card = read_card(folder)
-    if card:
-        verify(folder)
+    if card and not (folder / SUMS).is_file():
+        verify(folder)  # says what is missing; whatever has its seal is checked as it is loaded
     opened = OpenCheckpoint(load_policy_for_inference(folder, device), card)
     policy = opened.policy
     if card or policy.tokenizer.chat_template:
@@ -230,7 +232,7 @@ def export_checkpoint(folder: Path, output: Path, *, merge: bool) -> None:
     ``merge`` makes one model of an adapter and its base, in float32, in copies of the weights.
     """
     require_checkpoint(folder)
-    if read_card(folder):
+    if read_card(folder) or (folder / SUMS).is_file():
         verify(folder)
     if output.exists():
         raise CheckpointError(f"{output} exists already. Name a new folder.")

@@ -198,6 +198,9 @@ class RunConfig(BaseModel):
     """Every so many steps one scored group (GRPO) or the loss (supervised) is printed."""
     report_to: NameList = Field([])
     """Trackers beside the files: ``tensorboard``, ``trackio``, ``wandb``."""
+    max_faults: int = Field(5, ge=1)
+    """Steps in a row that may meet a number that is not finite; then the run stops, a GRPO run once
+    it is saved. Each such step leaves the weights alone and is recorded."""
     seed: int = Field(0, ge=0, lt=2**32)
     """Of sampling, shuffling and dropout."""
 
@@ -360,9 +363,6 @@ class TrainingConfig(RunConfig):
     time_limit: Annotated[float | None, BeforeValidator(_duration)] = Field(None, gt=0)
     """The run saves and stops before so many seconds have passed (``90m``, ``8h``, ``2d``), to go
     on by ``resume=auto``; None for no limit."""
-    max_faults: int = Field(5, ge=1)
-    """Steps in a row that may meet a number that is not finite; then the run saves and stops. Each
-    such step leaves the weights alone and is recorded."""
     stall_seconds: Annotated[float, BeforeValidator(_duration)] = Field(900.0, ge=0)
     """Without a token, score or micro-batch for so long, the stacks of all threads are written to
     ``stalls.txt``; 0 turns the watch off."""

@@ -78,8 +78,8 @@ class Placement:
 
     def generator(self, seed: int) -> torch.Generator:
         """A generator for sampling, on the device where tokens are to be drawn."""
-        # torch has no generators on XLA.
-        own = torch.device("cpu") if self.device.type == "xla" else self.device
+        # torch has no generators on XLA, and no float64 to draw in on MPS.
+        own = torch.device("cpu") if self.device.type in ("xla", "mps") else self.device
         return torch.Generator(own).manual_seed(seed)
 
     def seed(self, seed: int) -> None:
@@ -102,6 +102,8 @@ class Placement:
         }
         if self.device.type == "cuda":
             state["cuda_rng"] = torch.cuda.get_rng_state(self.device)
+        elif self.device.type == "mps":
+            state["mps_rng"] = torch.mps.get_rng_state()
         elif self.device.type == "xla":
             state["xla_rng"] = _xla_model().get_rng_state()
         return state
@@ -114,6 +116,8 @@ class Placement:
         numpy.random.set_state(tuple(state["numpy_rng"]))
         if self.device.type == "cuda" and "cuda_rng" in state:
             torch.cuda.set_rng_state(state["cuda_rng"], self.device)
+        elif self.device.type == "mps" and "mps_rng" in state:
+            torch.mps.set_rng_state(state["mps_rng"])
         elif self.device.type == "xla" and "xla_rng" in state:
             _xla_model().set_rng_state(state["xla_rng"])
 

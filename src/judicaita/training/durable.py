@@ -8,6 +8,7 @@ of every file, in the form that ``sha256sum --check`` reads. Torch-free.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -63,7 +64,10 @@ def writing_folder(folder: Path) -> Iterator[Path]:
     aside, replaced = _aside(folder), _replaced(folder)
     shutil.rmtree(aside, ignore_errors=True)
     try:
-        aside.mkdir(parents=True)
+        if not folder.parent.exists():
+            folder.parent.mkdir(parents=True)
+            sync_folder(folder.parent.parent)
+        aside.mkdir()
         yield aside
         _seal(aside)
         if folder.exists():
@@ -116,6 +120,12 @@ def verify(folder: Path) -> None:
         raise _damaged(folder, f"{name} cannot be read ({error.strerror})") from error
 
 
+def verify_if_sealed(folder: Path) -> None:
+    """`verify` a folder that has a seal; one of another origin has none."""
+    if (folder / SUMS).is_file():
+        verify(folder)
+
+
 def sync_folder(folder: Path) -> None:
     """Make renames inside a folder last; does nothing where folders cannot be synced."""
     if os.name != "posix":
@@ -123,6 +133,9 @@ def sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems
+            raise
     finally:
         os.close(descriptor)
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,10 +23,17 @@ from judicaita.training.coverage import probe_coverage
 from judicaita.training.credit import refuse_other_step_mode, weigh_group, why
 from judicaita.training.data_curation import split_samples, subsample, to_jsonl, to_samples
 from judicaita.training.devices import place, use_threads
+from judicaita.training.durable import write_file
 from judicaita.training.embedded import resolve_base_model
 from judicaita.training.evaluation import EvaluationHarness
 from judicaita.training.groups import sample_groups, score_group
-from judicaita.training.metrics import ENTERED, cut_events, remove_rollouts_after, sync_events
+from judicaita.training.metrics import (
+    ENTERED,
+    cut_events,
+    remove_rollouts_after,
+    require_events,
+    sync_events,
+)
 from judicaita.training.optimization import Updater
 from judicaita.training.policy import Policy, load_policy
 from judicaita.training.records import RunRecorder, StepRecord
@@ -140,7 +146,7 @@ class GRPOTrainer:
         try:
             resume_from = checkpoint_to_resume(self.config, self.folder, self.console.message)
             self._load(resume_from)
-            with self._writing_records():
+            with self.folder.writing():
                 if resume_from is None:
                     self._begin()
                 elif resume_from == self.folder.final:
@@ -181,7 +187,10 @@ class GRPOTrainer:
             self.updater,
             self.sampler,
             rehearsal,
-            checkpoints.fingerprint(self.train_samples),
+            {
+                "train": checkpoints.fingerprint(self.train_samples),
+                "eval": checkpoints.fingerprint(self.eval_samples),
+            },
         )
 
     def _set_threads(self, resume_from: Path | None) -> None:
@@ -197,11 +206,11 @@ class GRPOTrainer:
         manifest = checkpoints.describe_run(
             self.policy, self.origins, train=self.train_samples, eval=self.eval_samples
         )
-        held_out = to_jsonl(sample for sample, _ in self.eval_items)
+        held_out = to_jsonl(sample for sample, _ in self.eval_items).encode()
         if self.reward_is_configured:
             self._try_reward()
         self.folder.begin(self.config, manifest)
-        self.folder.held_out.write_text(held_out, encoding="utf-8", newline="\n")
+        write_file(self.folder.held_out, lambda file: file.write(held_out))
 
     def _go_on_from(self, checkpoint: Path) -> None:
         self.load_checkpoint(checkpoint)
@@ -261,26 +270,16 @@ class GRPOTrainer:
             self.close()
             self.console.message(f"{self.folder.root}: the run is finished, nothing is left to do.")
             return {"steps": float(self.steps_done)}
+        self.folder.lock()
         try:
             with (
-                self._writing_records(),
+                self.folder.writing(),
                 self.supervisor.on_duty(),
                 self.recorder.opened(self.steps_done, self.total_steps),
             ):
                 return self._run()
         finally:
             self.close()
-
-    @contextmanager
-    def _writing_records(self) -> Iterator[None]:
-        """Turn what the system says of a full disk or a lost folder into a `CheckpointError`."""
-        try:
-            yield
-        except OSError as error:
-            raise CheckpointError(
-                f"{error.filename or self.folder.root}: the run's records could not be written "
-                f"({error.strerror}). Free space or mend the folder, and go on by resume=auto."
-            ) from error
 
     def _run(self) -> dict[str, float]:
         """Step after step, with what is due between them."""
@@ -308,12 +307,13 @@ class GRPOTrainer:
     def step(self) -> StepRecord:
         """One optimizer step (or ``num_iterations`` of them on the same completions).
 
-        A number that is not finite ends it: the weights stay, and the step is recorded as a fault.
-        One that is stopped before the weights move is as if it had not begun.
+        A number that is not finite ends it: the weights stay as the last good update left them, and
+        the step is recorded as a fault. One that is stopped before the weights move is as if it had
+        not begun.
         """
         self._require_policy("step")
         record = StepRecord(self.steps_done + 1)
-        before = self.state.position()
+        before, version = self.state.position(), self.policy.version
         items = self.sampler.draw()
         groups: list[Group] = []
         try:
@@ -327,14 +327,15 @@ class GRPOTrainer:
                 batches, token_count = self._batch(groups)
             with record.timed("update"):
                 record.metrics |= self.update(batches, token_count)
-                self.engine.sync()
             self.state.faults_in_a_row = 0
         except StopRequested:
             self.state.return_to(before)
             raise
         except NumericalError as error:
             self.updater.skip_to(before["updates"] + self.config.num_iterations)
+            record.metrics["updates"] = float(self.policy.version - version)
             groups = self._note_fault(record, items, groups, error)
+        self.engine.sync()
         self._record(groups, record)
         self.state.steps_done = record.step
         return record
@@ -393,16 +394,11 @@ class GRPOTrainer:
         """Record what was not finite, and on which samples; returns the groups as far as they
         came, those without a score as abstained from."""
         self.state.faults_in_a_row += 1
-        record.metrics["updates"] = 0.0
         record.fault = error
+        samples = [sample.id for sample, _ in items]
         with self.recorder.opened(self.steps_done, self.total_steps):
-            fields = {
-                "kind": error.kind,
-                "message": str(error),
-                "samples": [sample.id for sample, _ in items],
-                "in_a_row": self.state.faults_in_a_row,
-            }
-            self.recorder.event("fault", record.step, fields)
+            count = self.state.faults_in_a_row
+            self.recorder.fault(record.step, error, samples=samples, in_a_row=count)
             self.console.message(f"step {record.step} is skipped: {error}")
         unscored = RewardResult(None, {"fault": str(error)})
         return [
@@ -415,8 +411,8 @@ class GRPOTrainer:
         count, fault = self.state.faults_in_a_row, record.fault
         if fault is None or count < self.config.max_faults:
             return
-        self.state.faults_in_a_row = 0
-        self._save_step()
+        self.state.faults_in_a_row = 0  # whoever goes on from here may meet as many again
+        self._save(self.folder.step(self.steps_done), to_go_on=True)
         raise NumericalError(
             fault.kind,
             f"{count} steps in a row met numbers that are not finite (the last: {fault}) The run "
@@ -456,11 +452,19 @@ class GRPOTrainer:
         is_due = step % self.config.eval_steps == 0 or step == self.total_steps
         if not is_due or self.state.evaluation is not None:
             return
-        metrics = self.evaluate()
-        self.recorder.evaluation(step, metrics)
-        self.state.evaluated = (step, metrics)
-        if step == 0 and self.config.probe_coverage and "steps" in self.reward.part_names:
-            self._probe_and_record()
+        self.state.evaluated = (step, {})
+        try:
+            metrics = self.evaluate()
+            self.recorder.evaluation(step, metrics)
+            self.state.evaluated = (step, metrics)
+            if step == 0 and self.config.probe_coverage and "steps" in self.reward.part_names:
+                self._probe_and_record()
+        except NumericalError as error:
+            self.recorder.fault(step, error)
+            self.console.message(f"no evaluation after step {step}: {error}")
+        except StopRequested:
+            self.state.evaluated = None  # to be made up for
+            raise
 
     def _probe_and_record(self) -> None:
         """Tell which steps are never sampled, so that no reward for them can be earned."""
@@ -484,16 +488,25 @@ class GRPOTrainer:
         state = checkpoints.load_state(Path(path))
         self.policy.load_weights(Path(path))
         self.state.load_state_dict(state)
-        # In this order: records that lack what a checkpoint knows of would be refused.
+        length = int(state["events"])
+        require_events(self.folder.events, length)
+        # In this order: a later checkpoint would be refused beside records that lack its events.
         self.folder.remove_checkpoints_after(self.steps_done)
         remove_rollouts_after(self.folder.rollouts, self.steps_done)
-        cut_events(self.folder.events, int(state["events"]))
+        cut_events(self.folder.events, length)
 
     def _save_step(self) -> None:
-        """The checkpoint of this step, if it has none yet; older ones beyond the limit go."""
+        """The checkpoint of this step, and again once it is evaluated; those beyond the limit go.
+
+        While faults follow one another, the ones before them stay.
+        """
         folder = self.folder.step(self.steps_done)
-        if self.steps_done and not folder.exists():
+        is_known = folder.exists() and (
+            not self.state.evaluation or "evaluation" in checkpoints.read_card(folder)
+        )
+        if self.steps_done and not is_known:
             self._save(folder, to_go_on=True)
+        if self.state.faults_in_a_row == 0:
             self.folder.rotate(self.config.save_total_limit, self.config.best_metric)
 
     def _save_final(self) -> None:

@@ -45,7 +45,6 @@ class EventLog:
     def __init__(self, path: Path) -> None:
         """Open `path` for appending; a last line that a killed run left unfinished is cut off."""
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
             os.truncate(path, len(_complete_lines(path.read_bytes())))
         # Without a buffer: what could not be written shall not be tried again when it is closed.
@@ -72,23 +71,27 @@ def sync_events(path: Path) -> int:
         return os.fstat(file.fileno()).st_size
 
 
-def cut_events(path: Path, length: int) -> None:
-    """Remove what was written after the first ``length`` bytes, of which a checkpoint knows.
+def require_events(path: Path, length: int) -> None:
+    """`CheckpointError` unless a line ends after ``length`` bytes, as a checkpoint remembers."""
+    last = b"\n"
+    if length:
+        with path.open("rb") as file:
+            file.seek(length - 1)
+            last = file.read(1)
+    if last != b"\n":
+        raise CheckpointError(
+            f"{path} is not as the checkpoint knows it: {length} bytes of whole lines are "
+            "missing. Restore the file, or resume from an earlier checkpoint."
+        )
 
-    `CheckpointError` for a file that is shorter, or has no line end there: it is not the file that
-    the checkpoint was written beside.
-    """
-    if length == 0 and not path.exists():
-        return
-    with path.open("r+b") as file:
-        file.seek(max(0, length - 1))
-        if length and file.read(1) != b"\n":
-            raise CheckpointError(
-                f"{path} is not as the checkpoint knows it: {length} bytes of whole lines are "
-                "missing. Restore the file, or resume from an earlier checkpoint."
-            )
-        file.truncate(length)
-        os.fsync(file.fileno())
+
+def cut_events(path: Path, length: int) -> None:
+    """Remove what was written after the first ``length`` bytes; see `require_events`."""
+    require_events(path, length)
+    if path.exists():
+        with path.open("r+b") as file:
+            file.truncate(length)
+            os.fsync(file.fileno())
 
 
 def read_events(path: Path) -> list[dict[str, Any]]:

@@ -128,6 +128,7 @@ class Updater:
         # The groups stay those of the present configuration: decay and betas may have changed.
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
-        self.scaler.load_state_dict(state["scaler"])
+        if state["scaler"]:  # empty where the checkpoint's run scaled no loss
+            self.scaler.load_state_dict(state["scaler"])
         self.step_count = int(state["step_count"])
         self.policy.version = int(state["version"])

@@ -22,6 +22,7 @@ from transformers.utils import logging as transformers_logging
 from judicaita.errors import ConfigError, DataError, ModelError
 from judicaita.training.algorithms.logprobs import token_logprobs
 from judicaita.training.devices import Placement, place
+from judicaita.training.durable import verify_if_sealed
 from judicaita.types import Message, Prompt
 
 if TYPE_CHECKING:
@@ -313,6 +314,8 @@ def _load(
         raise ModelError(
             f"{name} is a folder without config.json, so no model. Name a model folder."
         )
+    if is_folder:
+        verify_if_sealed(Path(name))
     where: dict[str, Any] = {
         "revision": revision,
         "trust_remote_code": False,  # None would ask the person at the terminal
@@ -459,6 +462,7 @@ def _attach(model: PreTrainedModel, adapter: str, *, trainable: bool) -> PreTrai
                 f"{adapter} holds no {name}, so it is no LoRA adapter that can be loaded. Name the "
                 "folder that save_checkpoint or peft wrote, in safetensors."
             )
+    verify_if_sealed(Path(adapter))
     try:
         with _quiet():
             adapted: Any = PeftModel.from_pretrained(model, adapter, is_trainable=trainable)

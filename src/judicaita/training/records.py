@@ -85,6 +85,10 @@ class RunRecorder:
         assert self._events is not None, "recording outside of opened()"
         self._events.write(name, step, fields)
 
+    def fault(self, step: int, error: NumericalError, **fields: Any) -> None:
+        """What was not finite, and where."""
+        self.event("fault", step, {"kind": error.kind, "message": str(error), **fields})
+
     def step(
         self,
         record: StepRecord,

@@ -59,6 +59,7 @@ def _newest_whole(folder: RunFolder, tell: Tell) -> Path | None:
             f"resume=auto: none of the {len(candidates)} checkpoints of {folder.root} is whole. "
             "Restore one, or name a new folder."
         )
+    folder.refuse_if_not_grpo()
     return None
 
 

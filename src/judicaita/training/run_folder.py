@@ -19,7 +19,8 @@ import json
 import os
 import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ class RunFolder:
         self.final = root / "final"
         self.held_out = root / HELD_OUT
         self.stalls = root / "stalls.txt"
-        self._lock = FileLock(root / _LOCK)
+        self._lock = FileLock(root / _LOCK, thread_local=False)
 
     def step(self, number: int) -> Path:
         """Folder of the checkpoint after step ``number``."""
@@ -67,24 +68,32 @@ class RunFolder:
     # ── one run at a time ────────────────────────────────────────────────────────────────────────
 
     def lock(self) -> None:
-        """Make the folder and keep other runs out of it, until `unlock` or the process's end.
+        """Make the folder and keep other runs out of it, until `unlock` or the process's end; does
+        nothing while it is locked.
 
-        The system itself lets go of the lock of a process that died, so none is ever stale.
+        The system itself lets go of the lock of a process that died, and of what it started.
         """
+        if self._lock.is_locked:
+            return
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             self._lock.acquire(timeout=0)
+            self._introduce()
         except Timeout:
             raise ConfigError(
                 f"checkpoint_dir={self.root}: {self._owner()} is writing there, and two runs would "
                 "overwrite each other. Wait for it or stop it, or name another folder."
             ) from None
         except (OSError, NotImplementedError) as error:
+            self._lock.release()
             reason = getattr(error, "strerror", None) or error
             raise ConfigError(
                 f"checkpoint_dir={self.root}: it cannot be made and locked ({reason}). Name a "
                 "folder that can be written to, on a file system with locks."
             ) from error
+
+    def _introduce(self) -> None:
+        """Say who has the lock, and clear up what the one before may have left."""
         owner = {
             "pid": os.getpid(),
             "host": socket.gethostname(),
@@ -134,13 +143,14 @@ class RunFolder:
         write_file(self.config, lambda file: file.write(settings.encode()))
         write_json(self.root / "manifest.json", manifest)
 
-    def begin_again(self) -> None:
-        """Remove the records of a run that ended before its first checkpoint.
-
-        `ConfigError` where they are not those of a GRPO run.
-        """
-        if not self.config.is_file() or "num_rollouts:" not in self.config.read_text("utf-8"):
+    def refuse_if_not_grpo(self) -> None:
+        """`ConfigError` for records of anything but a GRPO run, which are not to be replaced."""
+        # A supervised run has no such setting.
+        if not self.config.is_file() or "\nnum_rollouts:" not in self.config.read_text("utf-8"):
             self.refuse_if_used()
+
+    def begin_again(self) -> None:
+        """Remove the records of a run that ended before its first checkpoint."""
         remove_rollouts_after(self.rollouts, 0)
         for path in (self.events, self.held_out, self.config):
             path.unlink(missing_ok=True)
@@ -148,11 +158,11 @@ class RunFolder:
     def remove_checkpoints_after(self, step: int) -> None:
         """Delete what a run that goes on from ``step`` will write again, ``final/`` included: else
         a later ``resume=auto`` would take up the older of the two."""
+        if self.final.exists():  # first: it says that the run is finished
+            remove_folder(self.final)
         for number, path in self.steps():
             if number > step:
                 remove_folder(path)
-        if self.final.exists():
-            remove_folder(self.final)
 
     def require(self) -> None:
         """`CheckpointError` when the folder is there no more: it is not made anew under a run."""
@@ -161,6 +171,20 @@ class RunFolder:
                 f"{self.root} is gone: it was removed or unmounted while the run was writing to "
                 "it. Bring it back, and go on by resume=auto."
             )
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Turn what the system says of a full disk or a lost folder into a `CheckpointError`."""
+        try:
+            yield
+        except (ConnectionError, TimeoutError):
+            raise  # of a tracker, say: no file was in the way
+        except OSError as error:
+            raise CheckpointError(
+                f"{error.filename or self.root}: the run's records could not be written "
+                f"({error.strerror or error}). Free space or mend the folder, and go on by "
+                "resume=auto."
+            ) from error
 
     # ── which checkpoints stay ───────────────────────────────────────────────────────────────────
 

@@ -26,8 +26,8 @@ class RunState:
     updater: Updater
     sampler: ShuffleSampler[Item]
     rehearsal: Rehearsal | None
-    data: str
-    """Fingerprint of the training samples."""
+    data: Mapping[str, str]
+    """Fingerprints of the training and the held-out samples."""
     steps_done: int = 0
     faults_in_a_row: int = 0
     """Steps up to now that met numbers that were not finite, none between them that went well."""
@@ -61,7 +61,7 @@ class RunState:
         """All of it, as `judicaita.training.checkpoints.save_checkpoint` takes it."""
         return {
             "steps_done": self.steps_done,
-            "data": self.data,
+            "data": dict(self.data),
             "faults_in_a_row": self.faults_in_a_row,
             "evaluated": self.evaluated,
             "updater": self.updater.state_dict(),
@@ -73,8 +73,8 @@ class RunState:
         self.return_to(state)
         if state["data"] != self.data:
             raise CheckpointError(
-                "the checkpoint was trained on other samples than these. Resume with the data set, "
-                "tasks, max_samples and seed of that run."
+                "the checkpoint was trained or evaluated on other samples than these. Resume with "
+                "the data sets, tasks, max_samples and seed of that run."
             )
         self.updater.load_state_dict(state["updater"])
         self.steps_done = int(state["steps_done"])

@@ -23,7 +23,7 @@ from typing import BinaryIO
 _SHOW_CURSOR = "\x1b[?25h"
 
 _RESERVE = 2.0
-"""Times as long as the longest save so far is left for the last one."""
+"""Times as long as the longest save so far is left for the last one, beside the longest piece."""
 
 _RESERVE_SHARE, _RESERVE_SECONDS = 0.1, 30.0
 """Before anything was saved so much of a time limit is left for it, whichever is less."""
@@ -59,7 +59,8 @@ class Supervisor:
         self.slowest_save = 0.0
         """Seconds of the longest save so far."""
         self._reason = ""
-        self._is_deferred = False
+        self._is_on_duty = self._is_deferred = False
+        self._pulsed, self._longest_piece = 0.0, 0.0
         self._watchdog = _Watchdog(stall_seconds, stalls, tell) if stall_seconds else None
 
     @contextmanager
@@ -69,14 +70,23 @@ class Supervisor:
         with contextlib.ExitStack() as stack:
             if threading.current_thread() is threading.main_thread():
                 for number in (signal.SIGINT, signal.SIGTERM):
-                    previous = signal.signal(number, self._on_signal)
-                    stack.callback(signal.signal, number, previous)
+                    stack.callback(signal.signal, number, signal.signal(number, self._on_signal))
+                stack.enter_context(_ending_at_the_second())
             if self._watchdog:
                 stack.enter_context(self._watchdog.watching())
-            yield
+            self._reason, self._is_on_duty, self._pulsed = "", True, monotonic()
+            try:
+                yield
+            finally:
+                self._is_on_duty = False
 
     def pulse(self) -> None:
         """Between two pieces of work: say that the run is alive, and stop it if it is to stop."""
+        if not self._is_on_duty:
+            return
+        now = monotonic()
+        self._longest_piece = max(self._longest_piece, now - self._pulsed)
+        self._pulsed = now
         if self._watchdog:
             self._watchdog.feed()
         if not self._is_deferred and (reason := self._why_stop()):
@@ -94,7 +104,7 @@ class Supervisor:
     def _why_stop(self) -> str:
         if not self._reason and self.time_limit is not None:
             guess = min(_RESERVE_SECONDS, _RESERVE_SHARE * self.time_limit)
-            reserve = _RESERVE * self.slowest_save or guess
+            reserve = (_RESERVE * self.slowest_save or guess) + self._longest_piece
             if monotonic() - self._began >= self.time_limit - reserve:
                 self._reason = f"time_limit={self.time_limit:g} s"
         return self._reason
@@ -102,17 +112,52 @@ class Supervisor:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         del frame
         self._reason = self._reason or signal.Signals(number).name
-        if number == signal.SIGINT:
-            # From now on the system ends the process, whatever it is busy with.
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
+        # From now on the system ends the process at a Ctrl-C, whatever it is busy with.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         cursor = _SHOW_CURSOR if sys.stderr.isatty() else ""
+        name, again = signal.Signals(number).name, "another " * (number == signal.SIGINT)
         # Not by print: the signal may have come in the midst of one.
         with contextlib.suppress(OSError):
             os.write(
                 2,
-                f"{cursor}\n{signal.Signals(number).name}: stopping and saving; Ctrl-C (again) "
-                "ends the run at once, without a checkpoint.\n".encode(),
+                f"{cursor}\n{name}: stopping and saving; {again}Ctrl-C ends the run at once, "
+                "without a checkpoint.\n".encode(),
             )
+
+
+@contextmanager
+def _ending_at_the_second() -> Iterator[None]:
+    """Within it a Ctrl-C after another signal ends the process, also where Python cannot heed the
+    first one: while a library computes, or waits for a device that hangs.
+
+    The system's own handler writes each signal's number into a pipe, and a thread reads it. That
+    needs the interpreter to be free; a library that holds it as well cannot be ended but by SIGKILL
+    or SIGQUIT.
+    """
+    if os.name != "posix":
+        yield
+        return
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    previous = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+
+    def watch() -> None:
+        signals = 0
+        while number := os.read(reading, 1):
+            if number[0] in (signal.SIGINT, signal.SIGTERM):
+                if signals and number[0] == signal.SIGINT:
+                    os._exit(128 + signal.SIGINT)
+                signals += 1
+
+    thread = threading.Thread(target=watch, name="signals", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(previous)
+        os.close(writing)
+        thread.join()
+        os.close(reading)
 
 
 class _Watchdog:

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from time import perf_counter
 from typing import Any
 
+from judicaita.errors import NumericalError
 from judicaita.training import checkpoints
 from judicaita.training.config import SFTConfig
 from judicaita.training.console import TrainingConsole
@@ -32,14 +33,17 @@ def supervised_fine_tuning(
 ) -> dict[str, float]:
     """Train on rows with ``prompt`` and ``trace`` and write ``final/`` in the run's folder.
 
-    Returns the figures of the last step: loss in nats per completion token, tokens, norms.
+    Returns the figures of the last step: loss in nats per completion token, tokens, norms. Steps
+    that meet a number that is not finite are skipped; ``max_faults`` in a row are a
+    `NumericalError`.
     """
     folder = RunFolder(config.checkpoint_dir)
     folder.refuse_if_used()
     require_trackers(config.report_to)
     folder.lock()
     try:
-        return _learn(folder, config, train_dataset, origins or {}, show_progress)
+        with folder.writing():
+            return _learn(folder, config, train_dataset, origins or {}, show_progress)
     finally:
         folder.unlock()
 
@@ -68,6 +72,7 @@ def _learn(
     updater = Updater(policy, config, total_steps)
     folder.begin(config, checkpoints.describe_run(policy, origins, train=samples))
     figures: dict[str, float] = {}
+    faults = 0
     with ExitStack() as stack:
         events = EventLog(folder.events)
         stack.callback(events.close)
@@ -81,7 +86,17 @@ def _learn(
         )
         for step in range(1, total_steps + 1):
             start = perf_counter()
-            done = supervised_step(policy, updater, sampler.draw(), config.batch_size)
+            try:
+                done = supervised_step(policy, updater, sampler.draw(), config.batch_size)
+            except NumericalError as error:
+                updater.skip_to(step)
+                faults += 1
+                events.write("fault", step, {"kind": error.kind, "message": str(error)})
+                console.message(f"step {step} is skipped: {error}")
+                if faults == config.max_faults:
+                    raise
+                continue
+            faults = 0
             figures = {
                 "loss": done.loss,
                 "tokens": float(done.tokens),
