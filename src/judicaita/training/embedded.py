@@ -108,8 +108,10 @@ def tiny_folder(recipe: Recipe = RECIPE) -> Path:
     from platformdirs import user_cache_path
 
     texts = _texts(recipe)
-    # The version stands for the code of the supervised stage, which decides the weights as well.
-    content = json.dumps([judicaita.__version__, asdict(recipe), texts])
+    # The version stands for the code of the supervised stage, which decides the weights as well;
+    # this file for itself.
+    code = Path(__file__).read_text(encoding="utf-8")
+    content = json.dumps([judicaita.__version__, code, asdict(recipe), texts])
     key = hashlib.sha256(content.encode()).hexdigest()[:12]
     folder = user_cache_path("judicaita") / f"tiny-{key}"
     if (folder / "config.json").is_file():
@@ -217,7 +219,8 @@ def _texts(recipe: Recipe) -> list[str]:
 
 
 def _tokenizer(texts: list[str], vocabulary: int) -> PreTrainedTokenizerFast:
-    """Byte-level BPE over words; digits stand alone, so that columns of an amount can be added up.
+    """Byte-level BPE over words. Digits stand alone, so that columns of an amount can be added up,
+    but for numbers of two: of days and years, which are looked up rather than computed with.
 
     "Step" and its number are two tokens: whether to go on is one choice, wherever one stands.
     """
@@ -226,7 +229,7 @@ def _tokenizer(texts: list[str], vocabulary: int) -> PreTrainedTokenizerFast:
         [
             pre_tokenizers.Split(
                 Regex(
-                    r"\.?\n?Step| \d:|\.?\nConclusion:|, so|,000| ?\d"
+                    r"\.?\n?Step| \d:|\.?\nConclusion:|, so|,000| \d\d(?!\d)| ?\d"
                     r"| ?[A-Za-z]+(?:'s)?| ?[^\sA-Za-z\d,.]+|[,.]|\s"
                 ),
                 behavior="isolated",

@@ -189,13 +189,13 @@ def test_levels_by_the_words_of_their_questions(name: str) -> None:
                 assert len(others) == 1
                 continue
             asides += len(rest) - undisputed
-            assert len(rest) - undisputed <= 1
+            assert len(rest) - undisputed <= (2 if level == 5 else 1)
             assert len(own) == len(open_) or level <= 3
         disputed[level] = max(counts)
         # Sentences about the person asked about: fewer than in dispute only where word is missing.
         assert len(counts) == 1 or (name == "adverse_possession" and level >= 5)
-        # An aside in .3 of 300, ± 4 standard errors; always on the fifth level; else never.
-        bounds = {1: (59, 121), 2: (59, 121), 3: (59, 121), 4: (0, 0), 5: (300, 300), 6: (0, 0)}
+        # An aside in .3 of 300, ± 4 standard errors; always two on the fifth level; else never.
+        bounds = {1: (59, 121), 2: (59, 121), 3: (59, 121), 4: (0, 0), 5: (600, 600), 6: (0, 0)}
         low, high = bounds[level]
         assert low <= asides <= high, level
     expected = [2, 3, 4, 5, 5, 4] if name == "issue_spotting" else [1, 2, 3, 4, 4, 4]

@@ -5,7 +5,7 @@
     2      two                   the same
     3      three                 the same
     4      all
-    5      all                   an aside: a sentence about another person that decides nothing
+    5      all                   two asides: sentences about another person that decide nothing
     6      all                   a second matter, whose every fact is the opposite
 
 Facts are told, and decided, in the order of the elements; on level 6 in any order. Level 6 binds
@@ -59,6 +59,9 @@ _ASIDE = 0.3
 """Share of questions of the levels in `_DISPUTED` with an aside."""
 
 _DISTRACTED, _BOUND = 5, 6
+
+_ASIDES = 2
+"""How many a question of level `_DISTRACTED` has."""
 
 _CONCEDE = 0.35
 """Share of elements out of dispute that are conceded one by one, rather than passed over."""
@@ -128,10 +131,9 @@ class ElementFamily(ABC):
         case = self._draw(rng, level, rng.choice(self.kinds_of_answer(level)))
         record = self._as_dict(case)
         sentences = [self._element(name).tell(who, fact) for who, name, fact in case.told]
-        if level == _DISTRACTED or (level in _DISPUTED and rng.random() < _ASIDE):
+        for aside in rng.sample(self.background, self._aside_count(rng, level)):
             other = rng.choice([name for name in NAMES if name != case.asked])
-            place = rng.randint(0, len(sentences))
-            sentences.insert(place, rng.choice(self.background).format(who=other))
+            sentences.insert(rng.randint(0, len(sentences)), aside.format(who=other))
         if case.nothing_else:
             sentences.append(NOTHING_ELSE)
         return Sample(
@@ -144,6 +146,12 @@ class ElementFamily(ABC):
             license="Apache-2.0",
             source=f"generated:{self.name}",
         )
+
+    def _aside_count(self, rng: random.Random, level: int) -> int:
+        """How many sentences tell of another person and decide nothing."""
+        if level == _DISTRACTED:
+            return _ASIDES
+        return int(level in _DISPUTED and rng.random() < _ASIDE)
 
     def kinds_of_answer(self, level: int) -> tuple[str, ...]:
         """What is balanced on a level: the answers, or kinds of them."""
