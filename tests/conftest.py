@@ -69,6 +69,12 @@ GEMMA2: dict[str, Any] = {
     "final_logit_softcapping": 8.0,
 }
 """Layer 0 sees 6 tokens back, fewer than any prompt with its completion; layer 1 sees all."""
+GEMMA3: dict[str, Any] = {
+    "head_dim": 8,
+    "query_pre_attn_scalar": 8,
+    "sliding_window": 6,
+    "layer_types": ["sliding_attention", "full_attention"],
+}
 
 
 @pytest.fixture(scope="session")
@@ -103,7 +109,7 @@ def make_tokenizer() -> Callable[..., PreTrainedTokenizerFast]:
 
 @pytest.fixture(scope="session")
 def make_model() -> Callable[..., PreTrainedModel]:
-    """A random ``gemma2``, ``llama``, ``qwen2`` or ``gpt2`` of 30,000 parameters in float32.
+    """A random model of 30,000 parameters in float32, of one of the architectures below.
 
     GPT-2 is the one whose positions are absolute: rotary ones forgive a row that is shifted.
     """
@@ -112,8 +118,11 @@ def make_model() -> Callable[..., PreTrainedModel]:
 
     classes = {
         "gemma2": (hf.Gemma2Config, hf.Gemma2ForCausalLM, GEMMA2),
+        "gemma3": (hf.Gemma3TextConfig, hf.Gemma3ForCausalLM, GEMMA3),
         "llama": (hf.LlamaConfig, hf.LlamaForCausalLM, {}),
+        "mistral": (hf.MistralConfig, hf.MistralForCausalLM, {"sliding_window": 6}),
         "qwen2": (hf.Qwen2Config, hf.Qwen2ForCausalLM, {}),
+        "qwen3": (hf.Qwen3Config, hf.Qwen3ForCausalLM, {"head_dim": 8}),
         "gpt2": (hf.GPT2Config, hf.GPT2LMHeadModel, {}),
     }
 

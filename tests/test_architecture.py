@@ -46,6 +46,7 @@ LAYERS = (
         "training.rollouts",
         "training.run_folder",
         "training.sampler",
+        "training.shared_prefix",
         "training.supervised",
         "training.supervision",
         "training.trackers",

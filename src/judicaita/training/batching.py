@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from judicaita.legal.answers import parse_reasoning
 from judicaita.training.algorithms.advantages import discount_per_step
 from judicaita.training.config import TrainingConfig
 from judicaita.training.policy import Policy
+from judicaita.training.shared_prefix import Packed, pack
 from judicaita.types import Group, Sample
 
 Item = tuple[Sample, tuple[int, ...]]
@@ -69,6 +71,13 @@ class TokenBatch:
     completion_ids_B_T: Tensor
     mask_B_T: Tensor
     """True for the tokens of the completion, its EOS included."""
+    rows: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]
+    """Prompt and completion ids of each row."""
+
+    @cached_property
+    def packed(self) -> Packed:
+        """The same without padding, each prompt once for all of its neighbouring completions."""
+        return pack(self.rows, self.input_ids_B_L.device)
 
 
 @dataclass(frozen=True)
@@ -103,6 +112,7 @@ def collate(
         positions_B_L,
         completion_ids_B_T=ids_B_L[:, longest_prompt:],
         mask_B_T=attention_B_L[:, longest_prompt:].bool(),
+        rows=tuple((tuple(prompt), tuple(completion)) for prompt, completion in rows),
     )
 
 

@@ -10,6 +10,7 @@ import contextlib
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +21,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from judicaita.errors import ConfigError, DataError, ModelError
-from judicaita.training.algorithms.logprobs import token_logprobs
+from judicaita.training.algorithms.logprobs import chunked_logprobs, token_logprobs
 from judicaita.training.devices import Placement, place
 from judicaita.training.durable import verify_if_sealed
+from judicaita.training.shared_prefix import can_share, shared_attention
 from judicaita.types import Message, Prompt
 
 if TYPE_CHECKING:
@@ -164,9 +166,43 @@ class Policy:
     def logprobs(self, batch: TokenBatch, temperature: float) -> tuple[Tensor, Tensor]:
         """Log-probability and entropy of every completion token, both [B, T], in nats.
 
-        The plain pass: each row is its prompt and one completion. Entries outside the batch's mask
-        are meaningless.
+        Each prompt is forwarded once for its whole group where the model allows that, else each row
+        is a prompt and one completion. Entries outside the batch's mask are meaningless.
         """
+        if self.shares_prompts:
+            return self._shared_logprobs(batch, temperature)
+        return self._plain_logprobs(batch, temperature)
+
+    @property
+    def shares_prompts(self) -> bool:
+        """Whether a training pass forwards a prompt once for all of its completions."""
+        # XLA compiles a graph for every new length, and packed rows hardly ever have the same.
+        return can_share(self.model) and self.placement.device.type != "xla"
+
+    def _shared_logprobs(self, batch: TokenBatch, temperature: float) -> tuple[Tensor, Tensor]:
+        packed, mask_B_T = batch.packed, batch.mask_B_T
+        causal: Any = self.model.get_base_model() if self.is_adapter else self.model
+        with self.placement.autocast(), shared_attention(causal):
+            hidden_1_S_D = causal.get_decoder()(
+                input_ids=packed.input_ids_1_S,
+                position_ids=packed.position_ids_1_S,
+                use_cache=False,
+                spans=packed.spans,
+            ).last_hidden_state
+            found = chunked_logprobs(
+                partial(_logits, causal),
+                hidden_1_S_D[0, packed.sources_N],
+                batch.completion_ids_B_T[mask_B_T],
+                temperature,
+                causal.config.vocab_size,
+            )
+        logprobs_B_T, entropy_B_T = (
+            values_N.new_zeros(mask_B_T.shape).masked_scatter(mask_B_T, values_N)
+            for values_N in found
+        )
+        return logprobs_B_T, entropy_B_T
+
+    def _plain_logprobs(self, batch: TokenBatch, temperature: float) -> tuple[Tensor, Tensor]:
         length_T = batch.completion_ids_B_T.shape[1]
         with self.placement.autocast():
             output = self.model(
@@ -241,6 +277,13 @@ class Policy:
             raise ValueError(
                 f"it holds {len(weights)} matrices and the adapter has {len(self.trainable())}"
             )
+
+
+def _logits(causal: Any, hidden_C_D: Tensor) -> Tensor:
+    """What the head of a causal model of the known architectures makes of hidden states, [C, V]."""
+    logits: Tensor = causal.get_output_embeddings()(hidden_C_D)
+    softcap = getattr(causal.config, "final_logit_softcapping", None)
+    return logits if softcap is None else softcap * torch.tanh(logits / softcap)
 
 
 def load_policy(config: RunConfig, base_model: str | None = None) -> Policy:

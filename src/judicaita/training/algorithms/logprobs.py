@@ -1,11 +1,15 @@
-"""Log-probabilities and entropies of tokens from logits."""
+"""Log-probabilities and entropies of tokens, from logits or from the hidden states behind them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+LOGITS_AT_ONCE = 2**25
+"""Numbers of one chunk of logits, 128 MiB in float32: about 130 tokens of Gemma's vocabulary."""
 
 
 def token_logprobs(
@@ -23,3 +27,33 @@ def token_logprobs(
     detached = log_p_B_T_V.detach()
     entropy_B_T = -(detached.exp() * detached).sum(dim=-1)
     return chosen_B_T, entropy_B_T
+
+
+def chunked_logprobs(
+    head: Callable[[Tensor], Tensor],
+    hidden_N_D: Tensor,
+    targets_N: Tensor,
+    temperature: float,
+    vocabulary: int,
+) -> tuple[Tensor, Tensor]:
+    """`token_logprobs` of N tokens, both [N], from the hidden states that predict them.
+
+    ``head`` turns [C, D] into logits [C, V]. Chunks of at most `LOGITS_AT_ONCE` logits are made one
+    after another, and made again in the backward pass: memory does not grow with N. One chunk is
+    kept as it is, since there is nothing to save.
+    """
+    import torch
+    from torch.utils.checkpoint import checkpoint
+
+    def of_chunk(hidden_C_D: Tensor, targets_C: Tensor) -> tuple[Tensor, Tensor]:
+        return token_logprobs(head(hidden_C_D), targets_C, temperature)
+
+    size = max(1, LOGITS_AT_ONCE // vocabulary)
+    if len(targets_N) <= size:
+        return of_chunk(hidden_N_D, targets_N)
+    chunks = [
+        checkpoint(of_chunk, hidden_C_D, targets_C, use_reentrant=False)
+        for hidden_C_D, targets_C in zip(hidden_N_D.split(size), targets_N.split(size), strict=True)
+    ]
+    logprobs, entropies = zip(*chunks, strict=True)
+    return torch.cat(logprobs), torch.cat(entropies)

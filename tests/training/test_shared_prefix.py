@@ -1,0 +1,249 @@
+"""The pass that forwards a prompt once, against the plain one, through the stock modules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from peft import LoraConfig, get_peft_model
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from judicaita.training import shared_prefix
+from judicaita.training.algorithms import logprobs as logprobs_module
+from judicaita.training.batching import TokenBatch, collate
+from judicaita.training.policy import Policy
+from judicaita.training.shared_prefix import pack
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:.gradient_checkpointing_enable:FutureWarning"),
+]
+
+MakePolicy = Callable[..., Policy]
+Upcasts = Callable[[str], AbstractContextManager[None]]
+
+ARCHITECTURES = ("gemma2", "gemma3", "llama", "mistral", "qwen2", "qwen3")
+# Prompts shorter and longer than the window of 6, completions of one token and of many.
+LENGTHS = ((11, (5, 1, 9)), (3, (7,)), (20, (2, 2, 12, 1)), (4, (1, 1)))
+TEMPERATURE = 0.7
+
+Lengths = tuple[tuple[int, tuple[int, ...]], ...]
+
+
+def batch_of(lengths: Lengths = LENGTHS, seed: int = 0) -> TokenBatch:
+    generator = torch.Generator().manual_seed(seed)
+
+    def ids(count: int) -> tuple[int, ...]:
+        return tuple(torch.randint(7, 320, (count,), generator=generator).tolist())
+
+    rows = []
+    for prompt_tokens, completions in lengths:
+        prompt = ids(prompt_tokens)
+        rows += [(prompt, ids(count)) for count in completions]
+    return collate(rows, 0, torch.device("cpu"))
+
+
+def results(policy: Policy, batch: TokenBatch, *, shared: bool) -> dict[str, Tensor]:
+    """Log-probabilities, entropies and the gradient of a weighted sum of the former."""
+    weights_B_T = torch.randn(batch.mask_B_T.shape, generator=torch.Generator().manual_seed(1))
+    policy.model.zero_grad()
+    forward = policy._shared_logprobs if shared else policy._plain_logprobs
+    logprobs_B_T, entropy_B_T = forward(batch, TEMPERATURE)
+    mask = batch.mask_B_T
+    (logprobs_B_T * weights_B_T.to(logprobs_B_T.dtype))[mask].sum().backward()
+    gradient = [p.grad.flatten() for _, p in policy.trainable() if p.grad is not None]
+    return {
+        "logprobs": logprobs_B_T[mask].detach(),
+        "entropy": entropy_B_T[mask],
+        "gradient": torch.cat(gradient),
+    }
+
+
+def differences(policy: Policy, batch: TokenBatch) -> dict[str, float]:
+    """Relative L2 of what the two passes give."""
+    plain, found = (results(policy, batch, shared=shared) for shared in (False, True))
+    return {name: float((found[name] - plain[name]).norm() / plain[name].norm()) for name in plain}
+
+
+def with_adapter(policy: Policy, dropout: float = 0.0) -> Policy:
+    """LoRA on the attention, its B no longer 0."""
+    lora = LoraConfig(r=4, lora_dropout=dropout, target_modules=["q_proj", "v_proj", "o_proj"])
+    torch.manual_seed(0)
+    policy.model = get_peft_model(policy.model, lora)  # type: ignore[assignment, arg-type]
+    for name, parameter in policy.trainable():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.2)
+    return policy
+
+
+# ── equal to the plain pass ──────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_equal_in_float32(make_policy: MakePolicy, architecture: str, lora: bool) -> None:
+    policy = make_policy(architecture)
+    if lora:
+        with_adapter(policy)
+    assert policy.shares_prompts
+    found = differences(policy, batch_of())
+    assert all(difference < 1e-5 for difference in found.values()), found
+    print(f"\n{architecture}, {'LoRA' if lora else 'full'}, float32: {found}")
+
+
+@pytest.mark.parametrize(
+    ("treatment", "bound"),
+    [("as they are", 1e-6), ("to float64", 1e-10)],
+    ids=["stock", "promoted"],
+)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_equal_in_float64(
+    make_policy: MakePolicy, upcasts: Upcasts, architecture: str, treatment: str, bound: float
+) -> None:
+    """The stock modules round to float32 inside, differently for rows of another shape."""
+    policy = make_policy(architecture)
+    policy.model.double()
+    with upcasts(treatment):
+        found = differences(policy, batch_of())
+    assert all(difference < bound for difference in found.values()), found
+    print(f"\n{architecture}, float64, upcasts {treatment}: {found}")
+
+
+@pytest.fixture
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything in pieces, and every piece made again in the backward pass."""
+    monkeypatch.setattr(shared_prefix, "QUERIES_AT_ONCE", 3)
+    monkeypatch.setattr(shared_prefix, "KEPT_SCORES", 0)
+    monkeypatch.setattr(logprobs_module, "LOGITS_AT_ONCE", 5 * 320)
+
+
+@pytest.mark.usefixtures("small_pieces")
+@pytest.mark.parametrize("architecture", ["gemma2", "qwen3"])
+def test_equal_in_pieces(make_policy: MakePolicy, architecture: str) -> None:
+    policy = make_policy(architecture)
+    for seed, lengths in enumerate((LENGTHS, ((5, (6,)),), ((6, (1, 5)), (7, (4,))))):
+        found = differences(policy, batch_of(lengths, seed))
+        assert all(difference < 1e-5 for difference in found.values()), found
+
+
+def test_equal_with_gradient_checkpointing(make_policy: MakePolicy) -> None:
+    expected = results(make_policy(), batch_of(), shared=False)
+    policy = make_policy()
+    policy.model.gradient_checkpointing_enable({"use_reentrant": False})
+    policy.model.train()
+    found = results(policy, batch_of(), shared=True)
+    for name, value in expected.items():
+        assert float((found[name] - value).norm() / value.norm()) < 1e-5
+
+
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 14), st.lists(st.integers(1, 9), min_size=1, max_size=4)),
+        min_size=1,
+        max_size=3,
+    )
+)
+def test_equal_for_any_lengths(
+    make_policy: MakePolicy, lengths: list[tuple[int, list[int]]]
+) -> None:
+    shapes = tuple((prompt, tuple(completions)) for prompt, completions in lengths)
+    found = differences(make_policy(), batch_of(shapes))
+    assert all(difference < 1e-5 for difference in found.values()), found
+
+
+def test_the_reference_is_the_model_without_its_adapter(make_policy: MakePolicy) -> None:
+    batch = batch_of()
+    expected = results(make_policy("llama"), batch, shared=False)["logprobs"]
+    policy = with_adapter(make_policy("llama"))
+    with policy.reference():
+        found_B_T, _ = policy.logprobs(batch, TEMPERATURE)
+    assert torch.allclose(found_B_T[batch.mask_B_T], expected, atol=1e-5)
+
+
+# ── what it saves ────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_prompt_stands_in_the_row_once() -> None:
+    rows = [((1, 2, 3), (4, 5, 6)), ((1, 2, 3), (7,)), ((8, 9), (10, 11)), ((1, 2, 3), (12,))]
+    packed = pack(rows, torch.device("cpu"))
+    assert packed.input_ids_1_S.tolist() == [[1, 2, 3, 4, 5, 8, 9, 10, 1, 2, 3]]
+    assert packed.position_ids_1_S.tolist() == [[0, 1, 2, 3, 4, 0, 1, 2, 0, 1, 2]]
+    # 4 is predicted by 3, 5 by 4, 6 by 5; 7 by 3; 10 by 9, 11 by 10; 12 by the last 3.
+    assert packed.sources_N.tolist() == [2, 3, 4, 2, 6, 7, 10]
+    assert [(span.start, span.end, span.completions) for span in packed.spans] == [
+        (0, 5, (2, 0)),
+        (5, 8, (1,)),
+        (8, 11, (0,)),
+    ]
+
+
+class Largest(TorchDispatchMode):
+    """The most numbers that any tensor holds, of all that are made within it."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for tensor in made if isinstance(made, tuple | list) else (made,):
+            if isinstance(tensor, Tensor):
+                self.numbers = max(self.numbers, tensor.numel())
+        return made
+
+
+@contextmanager
+def measured() -> Iterator[Largest]:
+    with Largest() as largest:
+        yield largest
+
+
+def test_no_scores_of_all_tokens_over_all_tokens(make_policy: MakePolicy) -> None:
+    """With 32 completions of 40 tokens behind 40, scores of the packed row by itself would be
+    1,288² for each of 4 heads."""
+    batch = batch_of(((40, (40,) * 32),))
+    policy = make_policy()
+    with measured() as largest:
+        results(policy, batch, shared=True)
+    packed = batch.packed.input_ids_1_S.numel()
+    assert packed == 40 + 32 * 39
+    assert largest.numbers < 4 * packed**2 / 10
+
+
+def test_memory_of_logits_does_not_grow(
+    make_policy: MakePolicy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logprobs_module, "LOGITS_AT_ONCE", 16 * 320)
+    monkeypatch.setattr(shared_prefix, "QUERIES_AT_ONCE", 50)
+    policy = make_policy("llama")
+    with measured() as largest:
+        results(policy, batch_of(((4, (50,) * 8),)), shared=True)
+    assert largest.numbers < 400 * 320 / 4
+
+
+def test_another_architecture_takes_the_plain_pass(make_policy: MakePolicy) -> None:
+    policy = make_policy("gpt2")
+    assert not policy.shares_prompts
+    batch = batch_of()
+    found, _ = policy.logprobs(batch, TEMPERATURE)
+    expected, _ = policy._plain_logprobs(batch, TEMPERATURE)
+    assert torch.equal(found[batch.mask_B_T], expected[batch.mask_B_T])
+
+
+def test_a_prompt_has_one_dropout_mask_for_its_group(make_policy: MakePolicy) -> None:
+    """Equal completions of one prompt differ by their own masks alone, their first token not."""
+    policy = with_adapter(make_policy("llama"), dropout=0.5)
+    policy.model.train()
+    completion = (50, 60, 70)
+    batch = collate([((8, 9, 10, 11), completion)] * 2, 0, torch.device("cpu"))
+    torch.manual_seed(0)
+    (first, second), _ = policy.logprobs(batch, 1.0)
+    assert first[0] == second[0]
+    assert first[1] != second[1]
