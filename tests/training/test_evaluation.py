@@ -11,6 +11,7 @@ from judicaita.errors import CheckpointError, ConfigError, DataError, JudicaitaE
 from judicaita.legal.tasks import get_family, split_of
 from judicaita.training import evaluation
 from judicaita.training.data_curation import write_samples
+from judicaita.training.durable import writing_folder
 from judicaita.training.evaluation import (
     EvaluationHarness,
     evaluate_checkpoint,
@@ -312,23 +313,27 @@ class TestCheckpoint:
 
     def test_a_real_model_end_to_end(self, tmp_path):
         samples = [Sample("Is Ann from Ohio", "Yes", task="t"), Sample("Is Bob", "No", task="t")]
-        save_tiny_model(tmp_path)
-        write_samples(tmp_path / "eval.jsonl", samples)
         settings = {"generation_max_length": 3, "system_prompt": "", "min_steps": 4}
-        (tmp_path / "judicaita.json").write_text(json.dumps({"config": settings}))
-        report = evaluate_checkpoint(tmp_path, device="cpu", output_file=tmp_path / "out.json")
+        with writing_folder(tmp_path / "final") as folder:
+            save_tiny_model(folder)
+            write_samples(folder / "eval.jsonl", samples)
+            (folder / "judicaita.json").write_text(json.dumps({"config": settings}))
+        final = tmp_path / "final"
+        report = evaluate_checkpoint(final, device="cpu", output_file=tmp_path / "out.json")
         assert report.metrics["graded"] == 2
         assert all(1 <= record.tokens <= 3 for record in report.records)
         written = json.loads((tmp_path / "out.json").read_text())
         assert written == json.loads(json.dumps(report.to_dict()))
-        [drawn] = evaluate_checkpoint(tmp_path, samples, max_samples=1, device="cpu").records
+        [drawn] = evaluate_checkpoint(final, samples, max_samples=1, device="cpu").records
         assert drawn in report.records
 
     def test_a_family_by_name(self, tmp_path):
-        save_tiny_model(tmp_path)
         settings = {"generation_max_length": 1, "system_prompt": ""}
-        (tmp_path / "judicaita.json").write_text(json.dumps({"config": settings}))
-        report = evaluate_checkpoint(tmp_path, "hearsay,negligence", max_samples=6, device="cpu")
+        final = tmp_path / "final"
+        with writing_folder(final) as folder:
+            save_tiny_model(folder)
+            (folder / "judicaita.json").write_text(json.dumps({"config": settings}))
+        report = evaluate_checkpoint(final, "hearsay,negligence", max_samples=6, device="cpu")
         assert report.metrics["checked"] == 6
         counts = {name: figures["samples"] for name, figures in report.by_family.items()}
         assert counts == {"hearsay": 3, "negligence": 3}
@@ -336,7 +341,7 @@ class TestCheckpoint:
             family = get_family(record.family)
             assert split_of(family.pattern(family.parse(record.prompt))) == "eval"
         with pytest.raises(DataError, match=r"neither a generated family.* Did you mean 'hearsay'"):
-            evaluate_checkpoint(tmp_path, "hearsey", device="cpu")
+            evaluate_checkpoint(final, "hearsey", device="cpu")
 
 
 def save_tiny_model(folder):

@@ -384,7 +384,8 @@ def test_gradient_checkpointing_changes_no_gradient(folder: Path) -> None:
                 torch.nn.init.normal_(parameter, std=0.2)
         policy.model.train()
         batch = collate([(PROMPTS[0], COMPLETIONS[1])], policy.pad_id, CPU)
-        policy.logprobs(batch, 1.0)[0].sum().backward()
+        with policy.training_pass():
+            policy.logprobs(batch, 1.0)[0].sum().backward()
         found.append(torch.cat([p.grad.flatten() for _, p in policy.trainable()]))
     assert found[0].norm() > 0.1
     torch.testing.assert_close(found[0], found[1], rtol=1e-5, atol=1e-6)

@@ -194,7 +194,10 @@ def _refuse_guest(folder: Path, path: Path, sums: Mapping[str, str]) -> None:
         raise _damaged(folder, f"{name} is a pickle, which could run anything when loaded")
     is_known = name in sums or name == SUMS
     if not is_known and path.suffix not in _ADDED and not path.name.startswith("."):
-        raise _damaged(folder, f"{name} was not there when it was written")
+        raise CheckpointError(
+            f"{folder}: {name} was not there when it was written, and might be loaded with it. "
+            "Move it out, or use another checkpoint."
+        )
 
 
 def _damaged(folder: Path, what: str) -> CheckpointError:

@@ -179,10 +179,21 @@ class Policy:
         # XLA compiles a graph for every new length, and packed rows hardly ever have the same.
         return can_share(self.model) and self.placement.device.type != "xla"
 
+    @contextlib.contextmanager
+    def training_pass(self) -> Iterator[None]:
+        """Around `logprobs` and the backward pass behind it, in which layers with checkpointed
+        activations run once more, and have to attend as they did."""
+        with shared_attention(self._causal) if self.shares_prompts else contextlib.nullcontext():
+            yield
+
+    @property
+    def _causal(self) -> Any:
+        """The causal model itself, LoRA's matrices in its layers included."""
+        return self.model.get_base_model() if self.is_adapter else self.model  # type: ignore[operator]
+
     def _shared_logprobs(self, batch: TokenBatch, temperature: float) -> tuple[Tensor, Tensor]:
-        packed, mask_B_T = batch.packed, batch.mask_B_T
-        causal: Any = self.model.get_base_model() if self.is_adapter else self.model
-        with self.placement.autocast(), shared_attention(causal):
+        packed, mask_B_T, causal = batch.packed, batch.mask_B_T, self._causal
+        with self.placement.autocast(), self.training_pass():
             hidden_1_S_D = causal.get_decoder()(
                 input_ids=packed.input_ids_1_S,
                 position_ids=packed.position_ids_1_S,

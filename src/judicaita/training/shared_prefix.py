@@ -155,7 +155,8 @@ class _Rule:
         if self.window is not None:
             hidden = hidden | (distance >= self.window)
         scores = scores.masked_fill(hidden, float("-inf"))
-        weights = scores.softmax(dim=-1, dtype=_at_least_float32(scores.dtype)).to(scores.dtype)
+        exact = scores.dtype if scores.dtype.itemsize >= 4 else torch.float32
+        weights = scores.softmax(dim=-1, dtype=exact).to(scores.dtype)
         return nn.functional.dropout(weights, self.dropout) if self.dropout else weights
 
 
@@ -225,9 +226,8 @@ def _completion_block(
     of_prompt, of_itself = weights.split([length_P - begin, length], dim=-1)
     seen_in_prompt = of_prompt.flatten(1, 3) @ prompt_value_K_P_D[:, begin:]
     seen_in_itself = of_itself @ value_K_G_R_D[:, None]
-    return (seen_in_prompt.view_as(seen_in_itself) + seen_in_itself).reshape(
-        heads, count, length, size
-    )
+    seen: Tensor = seen_in_prompt.view_as(seen_in_itself) + seen_in_itself
+    return seen.reshape(heads, count, length, size)
 
 
 def _padding(lengths: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
@@ -247,10 +247,6 @@ def _again_if_large(keys: int, block: Callable[..., Tensor], query: Tensor, *res
         again: Tensor = checkpoint(block, query, *rest, use_reentrant=False)
         return again
     return block(query, *rest)
-
-
-def _at_least_float32(dtype: torch.dtype) -> torch.dtype:
-    return dtype if dtype.itemsize >= 4 else torch.float32
 
 
 ALL_ATTENTION_FUNCTIONS.register(ATTENTION, attend)

@@ -96,6 +96,12 @@ class PolicyUpdate:
         On the first pass the policy is the one that sampled, so the ratio is 1 by definition and
         no second forward pass is needed.
         """
+        with self.policy.training_pass():
+            return self._backward_of(batch, old_logprobs_B_T, token_count, sums)
+
+    def _backward_of(
+        self, batch: Batch, old_logprobs_B_T: Tensor | None, token_count: int, sums: _Sums
+    ) -> Tensor:
         config, mask = self.config, batch.mask_B_T
         logprobs_B_T, entropy_B_T = self.policy.logprobs(batch, config.temperature)
         if old_logprobs_B_T is None:
