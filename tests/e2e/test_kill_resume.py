@@ -103,7 +103,8 @@ def finish(process: subprocess.Popen[str]) -> str:
 
 
 def test_killed_and_resumed_is_as_if_nothing_had_happened(start: Start, workspace: Path) -> None:
-    """Killed in its midst, and as soon as a checkpoint is being written; and once more later."""
+    """Killed in its midst, and as soon as a checkpoint is being written; and once more later. Then
+    the same run again, but stopped in good order and with other checkpoints."""
     finish(start(output="whole"))
     run = workspace / "run"
     process = start()
@@ -124,12 +125,9 @@ def test_killed_and_resumed_is_as_if_nothing_had_happened(start: Start, workspac
     after = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
     assert {path.name for path in before if after.get(path) != before[path]} <= {".run.lock"}
 
-
-def test_told_to_stop_it_saves_and_says_so(start: Start, workspace: Path) -> None:
-    finish(start(output="whole"))
-    run = workspace / "run"
-    process = start("--save-steps", "100")
-    wait_for(lambda: steps_written(run) >= 2, process)
+    stopped = workspace / "stopped"
+    process = start("--save-steps", "100", output="stopped")
+    wait_for(lambda: steps_written(stopped) >= 2, process)
     process.send_signal(signal.SIGTERM)
     _, told = process.communicate(timeout=60)
     assert process.returncode == 75, told
@@ -137,8 +135,8 @@ def test_told_to_stop_it_saves_and_says_so(start: Start, workspace: Path) -> Non
     assert last.startswith("SIGTERM: the run stopped after step ")
     assert last.endswith("Go on by resume=auto.")
     assert "Traceback" not in told
-    finish(start("--save-steps", "100", resume="auto"))
-    assert result(run) == result(workspace / "whole")
+    finish(start("--save-steps", "100", output="stopped", resume="auto"))
+    assert result(stopped) == result(workspace / "whole")
 
 
 def test_a_time_limit_is_kept(start: Start, workspace: Path) -> None:
@@ -151,39 +149,24 @@ def test_a_time_limit_is_kept(start: Start, workspace: Path) -> None:
     assert "time_limit=6 s: the run stopped after step" in told
 
 
-def test_a_second_ctrl_c_ends_a_run_that_hangs(start: Start, workspace: Path) -> None:
-    process = start()
-    wait_for(lambda: steps_written(workspace / "run") >= 1, process)
+def test_a_run_that_hangs(start: Start, workspace: Path) -> None:
+    """It says where it stands, keeps its folder, and a second Ctrl-C ends it."""
+    run = workspace / "run"
+    process = start("--stall-seconds", "2")
+    wait_for(lambda: steps_written(run) >= 1, process)
     (workspace / "hang").touch()
+    second = start(resume="auto")
+    _, told = second.communicate(timeout=60)
+    assert second.returncode == 2
+    assert f"process {process.pid} on {os.uname().nodename}" in told
+    stalls = run / "stalls.txt"
+    wait_for(lambda: stalls.exists() and "in score" in stalls.read_text(), process)
     time.sleep(1)
     process.send_signal(signal.SIGINT)
     time.sleep(1)
     assert process.poll() is None, "the reward hangs, and the run waits for it"
     process.send_signal(signal.SIGINT)
-    process.wait(timeout=10)
+    _, told = process.communicate(timeout=10)
     assert process.returncode == -signal.SIGINT
-
-
-def test_a_run_that_stands_still_says_where(start: Start, workspace: Path) -> None:
-    process = start("--stall-seconds", "2")
-    wait_for(lambda: steps_written(workspace / "run") >= 1, process)
-    (workspace / "hang").touch()
-    stalls = workspace / "run" / "stalls.txt"
-    wait_for(lambda: stalls.exists() and "in score" in stalls.read_text(), process)
-    time.sleep(1)
-    process.kill()
-    assert "The run has stood still" in process.communicate()[1].replace("\n", " ")
-
-
-def test_a_second_run_in_the_folder_is_refused(start: Start, workspace: Path) -> None:
-    first = start()
-    wait_for(lambda: steps_written(workspace / "run") >= 1, first)
-    (workspace / "hang").touch()
-    second = start(resume="auto")
-    _, told = second.communicate(timeout=60)
-    assert second.returncode == 2
-    assert f"process {first.pid} on {os.uname().nodename}" in told
-    first.kill()
-    first.wait()
-    (workspace / "hang").unlink()
-    finish(start(resume="auto"))
+    assert "The run has stood still" in told.replace("\n", " ")
+    assert "SIGINT: stopping and saving" in told

@@ -384,7 +384,7 @@ def test_gradient_checkpointing_changes_no_gradient(folder: Path) -> None:
                 torch.nn.init.normal_(parameter, std=0.2)
         policy.model.train()
         batch = collate([(PROMPTS[0], COMPLETIONS[1])], policy.pad_id, CPU)
-        with policy.training_pass():
+        with policy.training_pass(batch):
             policy.logprobs(batch, 1.0)[0].sum().backward()
         found.append(torch.cat([p.grad.flatten() for _, p in policy.trainable()]))
     assert found[0].norm() > 0.1

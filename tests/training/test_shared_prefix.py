@@ -53,9 +53,9 @@ def results(policy: Policy, batch: TokenBatch, *, shared: bool) -> dict[str, Ten
     """Log-probabilities, entropies and the gradient of a weighted sum of the former."""
     weights_B_T = torch.randn(batch.mask_B_T.shape, generator=torch.Generator().manual_seed(1))
     policy.model.zero_grad()
-    forward = policy._shared_logprobs if shared else policy._plain_logprobs
+    forward = policy.logprobs if shared else policy._logprobs_of_any_model
     mask = batch.mask_B_T
-    with policy.training_pass() if shared else nullcontext():
+    with policy.training_pass(batch) if shared else nullcontext():
         logprobs_B_T, entropy_B_T = forward(batch, TEMPERATURE)
         (logprobs_B_T * weights_B_T.to(logprobs_B_T.dtype))[mask].sum().backward()
     gradient = [p.grad.flatten() for _, p in policy.trainable() if p.grad is not None]
@@ -92,7 +92,7 @@ def test_equal_in_float32(make_policy: MakePolicy, architecture: str, lora: bool
     policy = make_policy(architecture)
     if lora:
         with_adapter(policy)
-    assert policy.shares_prompts
+    assert policy.knows_architecture
     found = differences(policy, batch_of())
     assert all(difference < 1e-5 for difference in found.values()), found
     print(f"\n{architecture}, {'LoRA' if lora else 'full'}, float32: {found}")
@@ -122,6 +122,18 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shared_prefix, "QUERIES_AT_ONCE", 3)
     monkeypatch.setattr(shared_prefix, "KEPT_SCORES", 0)
     monkeypatch.setattr(logprobs_module, "LOGITS_AT_ONCE", 5 * 320)
+
+
+@pytest.mark.parametrize("architecture", ["gemma2", "llama"])
+def test_rows_without_a_shared_prompt_are_padded(
+    make_policy: MakePolicy, architecture: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a supervised stage: there is nothing to share, and log-probabilities go by chunks."""
+    monkeypatch.setattr(logprobs_module, "LOGITS_AT_ONCE", 5 * 320)
+    batch = batch_of(((11, (5,)), (3, (9,)), (4, (1,))))
+    assert not batch.shares_prompts
+    found = differences(make_policy(architecture), batch)
+    assert all(difference < 1e-5 for difference in found.values()), found
 
 
 @pytest.mark.usefixtures("small_pieces")
@@ -231,10 +243,10 @@ def test_memory_of_logits_does_not_grow(
 
 def test_another_architecture_takes_the_plain_pass(make_policy: MakePolicy) -> None:
     policy = make_policy("gpt2")
-    assert not policy.shares_prompts
+    assert not policy.knows_architecture
     batch = batch_of()
     found, _ = policy.logprobs(batch, TEMPERATURE)
-    expected, _ = policy._plain_logprobs(batch, TEMPERATURE)
+    expected, _ = policy._logprobs_of_any_model(batch, TEMPERATURE)
     assert torch.equal(found[batch.mask_B_T], expected[batch.mask_B_T])
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -73,6 +74,11 @@ class TokenBatch:
     """True for the tokens of the completion, its EOS included."""
     rows: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]
     """Prompt and completion ids of each row."""
+
+    @cached_property
+    def shares_prompts(self) -> bool:
+        """Whether any neighbouring rows have the same prompt."""
+        return any(one[0] == other[0] for one, other in pairwise(self.rows))
 
     @cached_property
     def packed(self) -> Packed:

@@ -167,7 +167,7 @@ class GRPOTrainer:
         place(self.config.device, self.config.precision).seed(self.config.seed)
         self._set_threads(resume_from)
         self.policy = load_policy(self.config, resolve_base_model(self.config.base_model))
-        if not self.policy.shares_prompts:
+        if not self.policy.knows_architecture:
             self.console.message(
                 f"{self.policy.model.config.model_type} on {self.policy.placement.device.type}: a "
                 "prompt cannot be forwarded once for its group here, so training passes repeat it"

@@ -166,46 +166,20 @@ class Policy:
     def logprobs(self, batch: TokenBatch, temperature: float) -> tuple[Tensor, Tensor]:
         """Log-probability and entropy of every completion token, both [B, T], in nats.
 
-        Each prompt is forwarded once for its whole group where the model allows that, else each row
-        is a prompt and one completion. Entries outside the batch's mask are meaningless.
+        Where the model allows it, a prompt that several rows share is forwarded once for all of
+        them. Entries outside the batch's mask are meaningless. A backward pass belongs inside of
+        the same `training_pass`.
         """
-        if self.shares_prompts:
-            return self._shared_logprobs(batch, temperature)
-        return self._plain_logprobs(batch, temperature)
-
-    @property
-    def shares_prompts(self) -> bool:
-        """Whether a training pass forwards a prompt once for all of its completions."""
-        # XLA compiles a graph for every new length, and packed rows hardly ever have the same.
-        return can_share(self.model) and self.placement.device.type != "xla"
-
-    @contextlib.contextmanager
-    def training_pass(self) -> Iterator[None]:
-        """Around `logprobs` and the backward pass behind it, in which layers with checkpointed
-        activations run once more, and have to attend as they did."""
-        with shared_attention(self._causal) if self.shares_prompts else contextlib.nullcontext():
-            yield
-
-    @property
-    def _causal(self) -> Any:
-        """The causal model itself, LoRA's matrices in its layers included."""
-        return self.model.get_base_model() if self.is_adapter else self.model  # type: ignore[operator]
-
-    def _shared_logprobs(self, batch: TokenBatch, temperature: float) -> tuple[Tensor, Tensor]:
-        packed, mask_B_T, causal = batch.packed, batch.mask_B_T, self._causal
-        with self.placement.autocast(), self.training_pass():
-            hidden_1_S_D = causal.get_decoder()(
-                input_ids=packed.input_ids_1_S,
-                position_ids=packed.position_ids_1_S,
-                use_cache=False,
-                spans=packed.spans,
-            ).last_hidden_state
+        if not self.knows_architecture:
+            return self._logprobs_of_any_model(batch, temperature)
+        mask_B_T = batch.mask_B_T
+        with self.placement.autocast(), self.training_pass(batch):
             found = chunked_logprobs(
-                partial(_logits, causal),
-                hidden_1_S_D[0, packed.sources_N],
+                partial(_logits, self._causal),
+                self._hidden_of_packed(batch) if batch.shares_prompts else self._hidden(batch),
                 batch.completion_ids_B_T[mask_B_T],
                 temperature,
-                causal.config.vocab_size,
+                self._causal.config.vocab_size,
             )
         logprobs_B_T, entropy_B_T = (
             values_N.new_zeros(mask_B_T.shape).masked_scatter(mask_B_T, values_N)
@@ -213,7 +187,51 @@ class Policy:
         )
         return logprobs_B_T, entropy_B_T
 
-    def _plain_logprobs(self, batch: TokenBatch, temperature: float) -> tuple[Tensor, Tensor]:
+    @property
+    def knows_architecture(self) -> bool:
+        """Whether a training pass can share prompts and compute log-probabilities in chunks."""
+        # XLA compiles a graph for every new length, and what is packed hardly ever has the same.
+        return can_share(self.model) and self.placement.device.type != "xla"
+
+    @contextlib.contextmanager
+    def training_pass(self, batch: TokenBatch) -> Iterator[None]:
+        """Around `logprobs` and the backward pass behind it, in which layers with checkpointed
+        activations run once more, and have to attend as they did."""
+        is_shared = self.knows_architecture and batch.shares_prompts
+        with shared_attention(self._causal) if is_shared else contextlib.nullcontext():
+            yield
+
+    @property
+    def _causal(self) -> Any:
+        """The causal model itself, LoRA's matrices in its layers included."""
+        return self.model.get_base_model() if self.is_adapter else self.model  # type: ignore[operator]
+
+    def _hidden_of_packed(self, batch: TokenBatch) -> Tensor:
+        """The hidden state that predicts each of the N completion tokens, [N, D]."""
+        packed = batch.packed
+        hidden_1_S_D = self._causal.get_decoder()(
+            input_ids=packed.input_ids_1_S,
+            position_ids=packed.position_ids_1_S,
+            use_cache=False,
+            spans=packed.spans,
+        ).last_hidden_state
+        return hidden_1_S_D[0, packed.sources_N]  # type: ignore[no-any-return]
+
+    def _hidden(self, batch: TokenBatch) -> Tensor:
+        """The same of padded rows, each a prompt and its completion."""
+        hidden_B_L_D = self._causal.get_decoder()(
+            input_ids=batch.input_ids_B_L,
+            attention_mask=batch.attention_mask_B_L,
+            position_ids=batch.position_ids_B_L,
+            use_cache=False,
+        ).last_hidden_state
+        length_T = batch.completion_ids_B_T.shape[1]
+        # Token t is predicted at the position before it; the last one predicts nothing.
+        return hidden_B_L_D[:, -length_T - 1 : -1][batch.mask_B_T]  # type: ignore[no-any-return]
+
+    def _logprobs_of_any_model(
+        self, batch: TokenBatch, temperature: float
+    ) -> tuple[Tensor, Tensor]:
         length_T = batch.completion_ids_B_T.shape[1]
         with self.placement.autocast():
             output = self.model(
@@ -221,7 +239,6 @@ class Policy:
                 attention_mask=batch.attention_mask_B_L,
                 position_ids=batch.position_ids_B_L,
                 use_cache=False,
-                # Token t is predicted at the position before it; the last one predicts nothing.
                 logits_to_keep=length_T + 1,
             )
         return token_logprobs(output.logits[:, :-1], batch.completion_ids_B_T, temperature)

@@ -76,7 +76,7 @@ def supervised_backward(
     total = 0.0
     for start in range(0, len(rows), micro_batch):
         tokens = collate(rows[start : start + micro_batch], policy.pad_id, policy.placement.device)
-        with policy.training_pass():
+        with policy.training_pass(tokens):
             logprobs_B_T, _ = policy.logprobs(tokens, temperature=1.0)
             loss = token_mean(-logprobs_B_T, tokens.mask_B_T, token_count)
             updater.backward(weight * loss)

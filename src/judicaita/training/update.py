@@ -96,7 +96,7 @@ class PolicyUpdate:
         On the first pass the policy is the one that sampled, so the ratio is 1 by definition and
         no second forward pass is needed.
         """
-        with self.policy.training_pass():
+        with self.policy.training_pass(batch):
             return self._backward_of(batch, old_logprobs_B_T, token_count, sums)
 
     def _backward_of(
