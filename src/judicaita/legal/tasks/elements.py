@@ -1,7 +1,7 @@
 """Families whose answer follows from elements, each met or not by a fact about one party.
 
     level  elements in dispute   besides
-    1      one                   "Nothing else is disputed.", and now and then an aside
+    1      one                   "Nothing else is disputed."; others conceded, asides now and then
     2      two                   the same
     3      three                 the same
     4      all
