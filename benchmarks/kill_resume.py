@@ -22,24 +22,26 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from judicaita.training.embedded import resolve_base_model
 from judicaita.training.metrics import read_events, read_rollouts
 
 COMMON = (
-    *("--device", "cpu", "--base-model", "tiny", "--num-threads", "1", "--batch-size", "4"),
-    *("--num-rollouts", "4", "--generation-max-length", "48", "--save-steps", "1"),
-    *("--eval-samples", "8", "--eval-steps", "4", "--no-probe-coverage"),
+    *("--device", "cpu", "--num-threads", "1", "--batch-size", "4", "--num-rollouts", "4"),
+    *("--dataset", "hearsay,negligence", "--max-samples", "200", "--generation-max-length", "48"),
+    *("--save-steps", "1", "--eval-samples", "8", "--eval-steps", "8", "--no-probe-coverage"),
 )
 CONFIGURATIONS: dict[str, tuple[str, ...]] = {
-    "full": ("--max-steps", "24"),
+    "full": ("--max-steps", "40"),
     "lora": (
-        *("--max-steps", "16", "--use-lora", "--lora-dropout", "0.1", "--beta", "0.05"),
+        *("--max-steps", "30", "--use-lora", "--lora-dropout", "0.1", "--beta", "0.05"),
         *("--num-iterations", "2"),
     ),
-    "curriculum": ("--max-steps", "24", "--sampler", "curriculum", "--rehearsal-weight", "0.1"),
-    "keep one": ("--max-steps", "24", "--save-total-limit", "1", "--sampler", "difficulty"),
+    "curriculum": ("--max-steps", "40", "--sampler", "curriculum", "--rehearsal-weight", "0.1"),
+    "keep one": ("--max-steps", "40", "--save-total-limit", "1", "--sampler", "difficulty"),
 }
 """All of them save after every step, so that many a kill falls into the writing of a checkpoint."""
 
@@ -60,9 +62,15 @@ class Ended:
 
 
 def command(settings: tuple[str, ...], folder: Path, *more: str) -> list[str]:
-    """The command line of a run."""
-    program = [sys.executable, "-m", "judicaita.cli", "train-grpo"]
+    """The command line of a run of the embedded model, which is built the first time."""
+    program = [sys.executable, "-m", "judicaita.cli", "train-grpo", "--base-model", base_model()]
     return [*program, *COMMON, *settings, "--output-dir", str(folder), *more]
+
+
+@cache
+def base_model() -> str:
+    """The folder of the embedded model."""
+    return resolve_base_model("tiny")
 
 
 def result(folder: Path) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from judicaita.training.metrics import read_events, read_rollouts
+from judicaita.training.metrics import read_events
 
 REWARD = """
 import pathlib, time
@@ -61,6 +61,13 @@ def start(gemma: Path, questions: Path, workspace: Path) -> Iterator[Start]:
         process.communicate()
 
 
+@pytest.fixture
+def result() -> Callable[[Path], dict[str, Any]]:
+    """What must not differ, as the benchmark of a hundred kills has it."""
+    path = Path(__file__).parents[2] / "benchmarks" / "kill_resume.py"
+    return runpy.run_path(str(path))["result"]  # type: ignore[no-any-return]
+
+
 @contextmanager
 def within(seconds: float) -> Iterator[Callable[[], None]]:
     """Wait in turns, for at most so long."""
@@ -85,16 +92,6 @@ def steps_written(run: Path) -> int:
     return sum(e["event"] == "step" for e in read_events(path)) if path.exists() else 0
 
 
-def result(run: Path) -> tuple[Any, ...]:
-    clock = ("time", "tokens_per_second")
-    events = [
-        {k: v for k, v in event.items() if k not in clock and not k.startswith("seconds/")}
-        for event in read_events(run / "events.jsonl")
-    ]
-    weights = hashlib.sha256((run / "final" / "adapter_model.safetensors").read_bytes())
-    return weights.hexdigest(), events, list(read_rollouts(run / "rollouts"))
-
-
 def finish(process: subprocess.Popen[str]) -> str:
     """What a run said that ended well."""
     _, told = process.communicate(timeout=100)
@@ -102,7 +99,9 @@ def finish(process: subprocess.Popen[str]) -> str:
     return told
 
 
-def test_killed_and_resumed_is_as_if_nothing_had_happened(start: Start, workspace: Path) -> None:
+def test_killed_and_resumed_is_as_if_nothing_had_happened(
+    start: Start, workspace: Path, result: Callable[[Path], dict[str, Any]]
+) -> None:
     """Killed in its midst, and as soon as a checkpoint is being written; and once more later. Then
     the same run again, but stopped in good order and with other checkpoints."""
     finish(start(output="whole"))
