@@ -41,7 +41,10 @@ CONFIGURATIONS: dict[str, tuple[str, ...]] = {
         *("--num-iterations", "2"),
     ),
     "curriculum": ("--max-steps", "40", "--sampler", "curriculum", "--rehearsal-weight", "0.1"),
-    "keep one": ("--max-steps", "40", "--save-total-limit", "1", "--sampler", "difficulty"),
+    "two threads": (
+        *("--max-steps", "40", "--save-total-limit", "1", "--sampler", "difficulty"),
+        *("--num-threads", "2"),
+    ),
 }
 """All of them save after every step, so that many a kill falls into the writing of a checkpoint."""
 

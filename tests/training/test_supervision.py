@@ -174,3 +174,38 @@ def test_a_run_that_never_stands_still_leaves_no_file(tmp_path: Path) -> None:
             time.sleep(0.02)
     assert not told
     assert list(tmp_path.iterdir()) == []
+
+
+FORKING = """
+import multiprocessing, os, signal, time
+from pathlib import Path
+from judicaita.training.supervision import StopRequested, Supervisor
+def work(_):
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    return os.getpid()
+supervisor = Supervisor(None, 0, Path("stalls.txt"), print)
+with supervisor.on_duty():
+    kept = multiprocessing.get_context("fork").Pool(1)  # lives on after the run
+    kept.map(work, range(2))
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        pool.map(work, range(4))
+    time.sleep(0.2)
+    supervisor.pulse()  # the pool was ended by SIGTERM, which was none of the run's
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(0.2)
+    try:
+        supervisor.pulse()
+    except StopRequested:
+        print("stopped", flush=True)
+print("over", flush=True)
+kept.terminate()
+"""
+
+
+def test_processes_that_a_reward_forks_are_no_run_of_their_own(tmp_path: Path) -> None:
+    """Their signals do not count as the run's, and the run does not wait for them."""
+    done = subprocess.run(
+        [sys.executable, "-c", FORKING], cwd=tmp_path, capture_output=True, text=True, timeout=50
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["stopped", "over"]

@@ -215,7 +215,9 @@ class Policy:
             use_cache=False,
             spans=packed.spans,
         ).last_hidden_state
-        return hidden_1_S_D[0, packed.sources_N]  # type: ignore[no-any-return]
+        # By index_select, whose gradient is summed in order: a prompt's last token is picked once
+        # for each completion, and with plain indexing several threads would add these up at once.
+        return hidden_1_S_D[0].index_select(0, packed.sources_N)  # type: ignore[no-any-return]
 
     def _hidden(self, batch: TokenBatch) -> Tensor:
         """The same of padded rows, each a prompt and its completion."""

@@ -18,9 +18,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
 from types import FrameType
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 _SHOW_CURSOR = "\x1b[?25h"
+
+_OVER = b"\0"
+"""No signal has this number."""
 
 _RESERVE = 2.0
 """Times as long as the longest save so far is left for the last one, beside the longest piece."""
@@ -67,14 +70,14 @@ class Supervisor:
     def on_duty(self) -> Iterator[None]:
         """Within it signals are heeded and standing still is told. Signals reach the main thread
         alone: a run in another one is stopped by its time limit only."""
+        self._reason, self._pulsed = "", monotonic()
         with contextlib.ExitStack() as stack:
             if threading.current_thread() is threading.main_thread():
-                for number in (signal.SIGINT, signal.SIGTERM):
-                    stack.callback(signal.signal, number, signal.signal(number, self._on_signal))
                 stack.enter_context(_ending_at_the_second())
+                stack.enter_context(_handling(self._on_signal))
             if self._watchdog:
                 stack.enter_context(self._watchdog.watching())
-            self._reason, self._is_on_duty, self._pulsed = "", True, monotonic()
+            self._is_on_duty = True
             try:
                 yield
             finally:
@@ -125,6 +128,38 @@ class Supervisor:
             )
 
 
+_before: dict[int, Any] = {}
+"""Signal → its handler before a supervisor was on duty; empty while none is."""
+
+
+@contextmanager
+def _handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Within it a handler has the signals that end a process."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        _before[number] = signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        _let_go_of_signals()
+
+
+def _let_go_of_signals() -> None:
+    for number in list(_before):
+        signal.signal(number, _before.pop(number))
+
+
+def _in_a_forked_child() -> None:
+    """A child that was forked on duty (a reward's pool of processes) is no run of its own: it ends
+    at a signal as it would have, and its signals are none of the run's."""
+    if _before:
+        signal.set_wakeup_fd(-1)
+        _let_go_of_signals()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_a_forked_child)
+
+
 @contextmanager
 def _ending_at_the_second() -> Iterator[None]:
     """Within it a Ctrl-C after another signal ends the process, also where Python cannot heed the
@@ -143,7 +178,7 @@ def _ending_at_the_second() -> Iterator[None]:
 
     def watch() -> None:
         signals = 0
-        while number := os.read(reading, 1):
+        while (number := os.read(reading, 1)) != _OVER:
             if number[0] in (signal.SIGINT, signal.SIGTERM):
                 if signals and number[0] == signal.SIGINT:
                     os._exit(128 + signal.SIGINT)
@@ -155,8 +190,10 @@ def _ending_at_the_second() -> Iterator[None]:
         yield
     finally:
         signal.set_wakeup_fd(previous)
-        os.close(writing)
+        # Said, rather than closed: a forked child may still hold the other end.
+        os.write(writing, _OVER)
         thread.join()
+        os.close(writing)
         os.close(reading)
 
 
