@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import pytest
@@ -212,10 +212,18 @@ class Largest(TorchDispatchMode):
         return made
 
 
-@contextmanager
-def measured() -> Iterator[Largest]:
-    with Largest() as largest:
-        yield largest
+def kept_by(call: Callable[[], Any]) -> int:
+    """Numbers that autograd keeps of a call for the backward pass, each storage once."""
+    storages: dict[int, Tensor] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storages[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        result = call()
+    del result
+    return sum(tensor.untyped_storage().nbytes() // 4 for tensor in storages.values())
 
 
 def test_no_scores_of_all_tokens_over_all_tokens(make_policy: MakePolicy) -> None:
@@ -223,31 +231,82 @@ def test_no_scores_of_all_tokens_over_all_tokens(make_policy: MakePolicy) -> Non
     1,288² for each of 4 heads."""
     batch = batch_of(((40, (40,) * 32),))
     policy = make_policy()
-    with measured() as largest:
+    with Largest() as largest:
         results(policy, batch, shared=True)
     packed = batch.packed.input_ids_1_S.numel()
     assert packed == 40 + 32 * 39
     assert largest.numbers < 4 * packed**2 / 10
 
 
-def test_memory_of_logits_does_not_grow(
-    make_policy: MakePolicy, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(logprobs_module, "LOGITS_AT_ONCE", 16 * 320)
-    monkeypatch.setattr(shared_prefix, "QUERIES_AT_ONCE", 50)
-    policy = make_policy("llama")
-    with measured() as largest:
-        results(policy, batch_of(((4, (50,) * 8),)), shared=True)
-    assert largest.numbers < 400 * 320 / 3
+def test_logits_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 1,000 tokens and a vocabulary of 320: the hidden states of 8 numbers each, no logits."""
+    head = torch.nn.Linear(8, 320)
+    hidden_N_D = torch.randn(1000, 8, requires_grad=True)
+    targets_N = torch.randint(320, (1000,))
+
+    def call() -> Any:
+        return logprobs_module.chunked_logprobs(head, hidden_N_D, targets_N, 1.0, 320)
+
+    assert kept_by(call) > 1000 * 320, "one chunk is kept as it is"
+    monkeypatch.setattr(logprobs_module, "LOGITS_AT_ONCE", 50 * 320)
+    assert kept_by(call) < 3 * 1000 * 8 + 321 * 8
+
+
+def test_many_scores_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the number of blocks: queries, keys, values and outputs, no scores."""
+    rows = [((1,) * 60, (2,) * 60)] * 8
+    packed = pack(rows, torch.device("cpu"))
+    length = packed.input_ids_1_S.numel()
+    query, key, value = (torch.randn(1, 4, length, 8, requires_grad=True) for _ in range(3))
+
+    def call() -> Any:
+        module = torch.nn.Module()
+        return shared_prefix.attend(
+            module, query, key, value, None, spans=packed.spans, scaling=1.0, softcap=5.0
+        )
+
+    everything = kept_by(call)
+    monkeypatch.setattr(shared_prefix, "KEPT_SCORES", 0)
+    scores = 4 * packed.spans[0].scores
+    assert everything > scores
+    assert kept_by(call) < 8 * query.numel() < scores
 
 
 def test_another_architecture_takes_the_plain_pass(make_policy: MakePolicy) -> None:
+    """And gives what each row gives that is forwarded alone."""
     policy = make_policy("gpt2")
     assert not policy.knows_architecture
     batch = batch_of()
-    found, _ = policy.logprobs(batch, TEMPERATURE)
-    expected, _ = policy._logprobs_of_any_model(batch, TEMPERATURE)
-    assert torch.equal(found[batch.mask_B_T], expected[batch.mask_B_T])
+    found_B_T, _ = policy.logprobs(batch, 1.0)
+    for found_T, (prompt, completion) in zip(found_B_T, batch.rows, strict=True):
+        with torch.no_grad():
+            logits = policy.model(torch.tensor([[*prompt, *completion]])).logits[0]
+        log_p = logits[len(prompt) - 1 : -1].log_softmax(-1)
+        expected = log_p.gather(-1, torch.tensor(completion)[:, None])[:, 0]
+        assert torch.allclose(found_T[: len(completion)], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_scores_are_exact_in_half_precision(dtype: torch.dtype) -> None:
+    """Scores beyond float16's 65,504, as Qwen 2 has them, and differences that bfloat16 rounds off:
+    as good as the library's own attention."""
+    packed = pack([((1,) * 6, (2,) * 5), ((1,) * 6, (3,) * 2)], torch.device("cpu"))
+    length = packed.input_ids_1_S.numel()
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (
+        torch.randn(1, 2, length, 8, generator=generator).to(dtype) for _ in range(3)
+    )
+    query, key = query * 100, key * 100 + 50
+    with torch.autocast("cpu", dtype=dtype):
+        found, _ = shared_prefix.attend(
+            torch.nn.Module(), query, key, value, None, spans=packed.spans, scaling=0.01
+        )
+    assert found.dtype == dtype
+    first = [*range(6), *range(6, 10)]  # the prompt and the first completion: plainly causal
+    q, k, v = (x[:, :, first].double() for x in (query, key, value))
+    expected = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=0.01)
+    error = (found[0, first].double() - expected[0].transpose(0, 1)).abs().max()
+    assert float(error) < (0.02 if dtype == torch.bfloat16 else 0.004)
 
 
 def test_a_prompt_has_one_dropout_mask_for_its_group(make_policy: MakePolicy) -> None:

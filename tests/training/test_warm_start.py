@@ -12,7 +12,8 @@ import torch
 from peft import AutoPeftModelForCausalLM
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from judicaita.errors import ConfigError, DataError
+from judicaita.errors import ConfigError, DataError, NumericalError
+from judicaita.training import warm_start
 from judicaita.training.checkpoints import read_card
 from judicaita.training.config import SFTConfig
 from judicaita.training.metrics import read_events
@@ -165,3 +166,32 @@ def test_a_used_folder_is_refused(configure: Configure) -> None:
     learn(configure(num_epochs=1))
     with pytest.raises(ConfigError, match="holds another run"):
         learn(configure(base_model="no-such-folder"))
+
+
+def test_numbers_that_are_not_finite_skip_a_step(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some of the steps are learned from; where none is, or too many in a row fail, it is told."""
+    original, broken = warm_start.supervised_step, set[int]()
+
+    def sometimes(policy: Any, updater: Any, rows: Any, size: int) -> Any:
+        if updater.step_count + 1 in broken:
+            raise NumericalError("loss", "the loss is nan.")
+        return original(policy, updater, rows, size)
+
+    monkeypatch.setattr(warm_start, "supervised_step", sometimes)
+    broken |= {2}
+    config = configure("some", max_steps=3, num_epochs=3, max_faults=2)
+    learn(config)
+    events = read_events(config.checkpoint_dir / "events.jsonl")
+    assert [(event["event"], event["step"]) for event in events] == [
+        ("step", 1),
+        ("fault", 2),
+        ("step", 3),
+    ]
+    broken |= {1, 3}
+    for folder, settings in (("row", {"max_faults": 2}), ("all", {"max_faults": 9})):
+        config = configure(folder, max_steps=3, num_epochs=3, **settings)
+        with pytest.raises(NumericalError, match="the loss is nan"):
+            learn(config)
+        assert not (config.checkpoint_dir / "final").exists()

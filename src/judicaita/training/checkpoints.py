@@ -125,7 +125,7 @@ def save_checkpoint(
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise CheckpointError(
             f"{folder}: the checkpoint could not be written ({reason}); those before it are "
-            "untouched. Free space or mend the folder, and go on by resume=auto."
+            "untouched. Free space or mend the folder, and start again, a GRPO run by resume=auto."
         ) from error
     return folder
 

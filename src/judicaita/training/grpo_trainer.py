@@ -466,7 +466,7 @@ class GRPOTrainer:
                 self._probe_and_record()
         except NumericalError as error:
             self.recorder.fault(step, error)
-            self.console.message(f"no evaluation after step {step}: {error}")
+            self.console.message(f"the evaluation after step {step} ended early: {error}")
         except StopRequested:
             self.state.evaluated = None  # to be made up for
             raise

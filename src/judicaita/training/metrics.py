@@ -75,9 +75,11 @@ def require_events(path: Path, length: int) -> None:
     """`CheckpointError` unless a line ends after ``length`` bytes, as a checkpoint remembers."""
     last = b"\n"
     if length:
-        with path.open("rb") as file:
-            file.seek(length - 1)
-            last = file.read(1)
+        last = b""
+        if path.exists():
+            with path.open("rb") as file:
+                file.seek(length - 1)
+                last = file.read(1)
     if last != b"\n":
         raise CheckpointError(
             f"{path} is not as the checkpoint knows it: {length} bytes of whole lines are "

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
-from judicaita.errors import NumericalError
+from judicaita.errors import ConfigError, NumericalError
 from judicaita.training.config import TrainingConfig
 from judicaita.training.console import TrainingConsole
 from judicaita.training.metrics import EventLog, group_statistics, write_rollouts
@@ -80,6 +80,16 @@ class RunRecorder:
         self._events, self._trackers = None, []
         self.console = TrainingConsole(0, enabled=self.show_progress)
 
+    def _tell_trackers(self, metrics: Mapping[str, float], step: int) -> None:
+        for name, tracker in zip(self.config.report_to, self._trackers, strict=True):
+            try:
+                tracker.log(metrics, step)
+            except OSError as error:  # else it would be taken for one of the run's own files
+                raise ConfigError(
+                    f"report_to: {name} failed after step {step} ({error}). Mend it or leave it "
+                    "out, and go on by resume=auto."
+                ) from error
+
     def event(self, name: str, step: int, fields: Mapping[str, Any]) -> None:
         """Append one event to the run's log."""
         assert self._events is not None, "recording outside of opened()"
@@ -109,8 +119,7 @@ class RunRecorder:
         record.metrics["tokens_per_second"] = tokens / sum(record.seconds.values())
         record.metrics |= {f"seconds/{stage}": s for stage, s in record.seconds.items()}
         self.event("step", record.step, record.metrics)
-        for tracker in self._trackers:
-            tracker.log(record.metrics, record.step)
+        self._tell_trackers(record.metrics, record.step)
         self.console.update(record.step, record.metrics)
         if groups and record.step % self.config.logging_steps == 0:
             self.console.print_group(groups[0], reasons[0])
@@ -118,6 +127,5 @@ class RunRecorder:
     def evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
         """The figures of the held-out samples after a step."""
         self.event("eval", step, metrics)
-        for tracker in self._trackers:
-            tracker.log({f"eval/{name}": value for name, value in metrics.items()}, step)
+        self._tell_trackers({f"eval/{name}": value for name, value in metrics.items()}, step)
         self.console.print_metrics(f"held-out samples, after step {step}", metrics)

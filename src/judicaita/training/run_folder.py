@@ -173,17 +173,14 @@ class RunFolder:
             )
 
     @contextmanager
-    def writing(self) -> Iterator[None]:
+    def writing(self, way_out: str = "go on by resume=auto") -> Iterator[None]:
         """Turn what the system says of a full disk or a lost folder into a `CheckpointError`."""
         try:
             yield
-        except (ConnectionError, TimeoutError):
-            raise  # of a tracker, say: no file was in the way
         except OSError as error:
             raise CheckpointError(
                 f"{error.filename or self.root}: the run's records could not be written "
-                f"({error.strerror or error}). Free space or mend the folder, and go on by "
-                "resume=auto."
+                f"({error.strerror or error}). Free space or mend the folder, and {way_out}."
             ) from error
 
     # ── which checkpoints stay ───────────────────────────────────────────────────────────────────

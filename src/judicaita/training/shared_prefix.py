@@ -39,7 +39,7 @@ QUERIES_AT_ONCE = 256
 """Rows of scores that are made at a time: memory grows with their number, not with its square."""
 
 KEPT_SCORES = 2**22
-"""Scores that are kept for the backward pass; more of them are made again there."""
+"""Scores of a layer that are kept for the backward pass; of more, all are made again there."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,13 @@ class Span:
     def end(self) -> int:
         """Where the next prompt starts."""
         return self.start + self.prompt + sum(self.completions)
+
+    @property
+    def scores(self) -> int:
+        """Pairs of a query and a key that are looked at, about, of each head."""
+        length = sum(self.completions)
+        own = sum(count * count for count in self.completions)
+        return self.prompt**2 + length * self.prompt + own
 
 
 @dataclass(frozen=True)
@@ -81,6 +88,7 @@ def pack(rows: Sequence[tuple[Sequence[int], Sequence[int]]], device: torch.devi
         positions += range(len(prompt))
         lengths = []
         for _, completion in group:
+            assert completion, "a completion has one token at least, its end"
             sources += [start + len(prompt) - 1, *range(len(ids), len(ids) + len(completion) - 1)]
             ids += completion[:-1]
             positions += range(len(prompt), len(prompt) + len(completion) - 1)
@@ -127,12 +135,15 @@ def attend(
 ) -> tuple[Tensor, None]:
     """Attention of a packed row, as transformers calls it; returns [1, S, H, D] and no weights."""
     del module, attention_mask, rest
+    heads = query_1_H_S_D.shape[1]
+    scores = heads * sum(span.scores for span in spans)
+    run = _again if torch.is_grad_enabled() and scores > KEPT_SCORES else _once
     rule = _Rule(scaling, softcap, sliding_window, dropout)
     outputs = []
     for span in spans:
         place = slice(span.start, span.end)
         query, key, value = (x[0, :, place] for x in (query_1_H_S_D, key_1_K_S_D, value_1_K_S_D))
-        outputs += _of_span(query, key, value, span, rule)
+        outputs += _of_span(query, key, value, span, rule, run)
     return torch.cat(outputs, dim=1).transpose(0, 1)[None], None
 
 
@@ -146,7 +157,7 @@ class _Rule:
     dropout: float
 
     def weights(self, scores: Tensor, query_positions: Tensor, key_positions: Tensor) -> Tensor:
-        """[…, Q, keys] → the same, in the scores' own type."""
+        """[…, Q, keys] → the same."""
         scores = scores * self.scaling
         if self.softcap is not None:
             scores = self.softcap * torch.tanh(scores / self.softcap)
@@ -154,38 +165,48 @@ class _Rule:
         hidden = distance < 0
         if self.window is not None:
             hidden = hidden | (distance >= self.window)
-        scores = scores.masked_fill(hidden, float("-inf"))
-        exact = scores.dtype if scores.dtype.itemsize >= 4 else torch.float32
-        weights = scores.softmax(dim=-1, dtype=exact).to(scores.dtype)
+        weights = scores.masked_fill(hidden, float("-inf")).softmax(dim=-1)
         return nn.functional.dropout(weights, self.dropout) if self.dropout else weights
 
 
+Run = Callable[..., Tensor]
+"""Calls a block with its arguments."""
+
+
+def _once(block: Callable[..., Tensor], *arguments: Any) -> Tensor:
+    return block(*arguments)
+
+
+def _again(block: Callable[..., Tensor], *arguments: Any) -> Tensor:
+    """Run a block now, and again in the backward pass instead of keeping its scores."""
+    result: Tensor = checkpoint(block, *arguments, use_reentrant=False)
+    return result
+
+
 def _of_span(
-    query_H_L_D: Tensor, key_K_L_D: Tensor, value_K_L_D: Tensor, span: Span, rule: _Rule
+    query_H_L_D: Tensor,
+    key_K_L_D: Tensor,
+    value_K_L_D: Tensor,
+    span: Span,
+    rule: _Rule,
+    run: Run,
 ) -> list[Tensor]:
     """What a prompt and its completions see, [H, tokens, D] each, in the order of the row."""
     length_P = span.prompt
     own = [x[:, :length_P] for x in (query_H_L_D, key_K_L_D, value_K_L_D)]
     outputs = [
-        _again_if_large(length_P, _prompt_block, *own, first, rule)
-        for first in range(0, length_P, QUERIES_AT_ONCE)
+        run(_prompt_block, *own, first, rule) for first in range(0, length_P, QUERIES_AT_ONCE)
     ]
-    if sum(span.completions):
-        index_G_R, valid_G_R = _padding(span.completions, query_H_L_D.device)
-        padded = [x[:, length_P:][:, index_G_R] for x in (query_H_L_D, key_K_L_D, value_K_L_D)]
-        longest_R = index_G_R.shape[1]
-        size = max(1, QUERIES_AT_ONCE // longest_R)
-        blocks = [
-            _again_if_large(
-                length_P + longest_R,
-                _completion_block,
-                *(x[:, first : first + size] for x in padded),
-                *own[1:],
-                rule,
-            )
-            for first in range(0, len(span.completions), size)
-        ]
-        outputs.append(torch.cat(blocks, dim=1)[:, valid_G_R])
+    if not sum(span.completions):
+        return outputs
+    behind = [x[:, length_P:] for x in (query_H_L_D, key_K_L_D, value_K_L_D)]
+    seen, places = [], []
+    for index_G_R, valid_G_R in _blocks_of_completions(span.completions, query_H_L_D.device):
+        padded = [x[:, index_G_R] for x in behind]
+        seen.append(run(_completion_block, *padded, *own[1:], rule)[:, valid_G_R])
+        places.append(index_G_R[valid_G_R])
+    in_order = torch.cat(places).argsort()
+    outputs.append(torch.cat(seen, dim=1).index_select(1, in_order))
     return outputs
 
 
@@ -197,9 +218,10 @@ def _prompt_block(
     last = min(first + QUERIES_AT_ONCE, length)
     begin = max(0, first - rule.window + 1) if rule.window else 0
     query_K_M_Q_D = query_H_P_D[:, first:last].unflatten(0, (len(key_K_P_D), -1))
-    scores = query_K_M_Q_D @ key_K_P_D[:, None, begin:last].transpose(-1, -2)
+    scores = _scores(query_K_M_Q_D, key_K_P_D[:, None, begin:last])
     positions = torch.arange(length, device=scores.device)
     weights = rule.weights(scores, positions[first:last], positions[begin:last])
+    weights = weights.to(value_K_P_D.dtype)
     return (weights @ value_K_P_D[:, None, begin:last]).reshape(heads, last - first, -1)
 
 
@@ -217,12 +239,12 @@ def _completion_block(
     # From the window's edge of the first token on: what lies before, no completion sees.
     begin = max(0, length_P - rule.window + 1) if rule.window else 0
     query_K_M_G_R_D = query_H_G_R_D.unflatten(0, (groups, -1))
-    to_prompt = query_K_M_G_R_D.flatten(1, 3) @ prompt_key_K_P_D[:, begin:].transpose(-1, -2)
-    to_itself = query_K_M_G_R_D @ key_K_G_R_D[:, None].transpose(-1, -2)
+    to_prompt = _scores(query_K_M_G_R_D.flatten(1, 3), prompt_key_K_P_D[:, begin:])
+    to_itself = _scores(query_K_M_G_R_D, key_K_G_R_D[:, None])
     shape = (*query_K_M_G_R_D.shape[:-1], length_P - begin)
     scores = torch.cat([to_prompt.view(shape), to_itself], dim=-1)
     positions = torch.arange(begin, length_P + length, device=scores.device)
-    weights = rule.weights(scores, positions[-length:], positions)
+    weights = rule.weights(scores, positions[-length:], positions).to(key_K_G_R_D.dtype)
     of_prompt, of_itself = weights.split([length_P - begin, length], dim=-1)
     seen_in_prompt = of_prompt.flatten(1, 3) @ prompt_value_K_P_D[:, begin:]
     seen_in_itself = of_itself @ value_K_G_R_D[:, None]
@@ -230,23 +252,36 @@ def _completion_block(
     return seen.reshape(heads, count, length, size)
 
 
-def _padding(lengths: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Places of the tokens of G sequences that stand one after another, [G, R], and which are
-    places at all; the others repeat a token, which nothing valid sees, being behind it."""
-    lengths_G = torch.tensor(lengths, device=device)
-    starts_G = lengths_G.cumsum(0) - lengths_G
-    places_R = torch.arange(max(lengths), device=device)
-    index_G_R = (starts_G[:, None] + places_R).clamp(max=sum(lengths) - 1)
-    return index_G_R, places_R < lengths_G[:, None]
+def _scores(query: Tensor, key: Tensor) -> Tensor:
+    """[…, Q, D] and […, keys, D] → […, Q, keys], in float32 at least.
+
+    Qwen 2's scores overflow float16, and bfloat16 rounds them by whole units before the softmax.
+    """
+    exact = query.dtype if query.dtype.itemsize >= 4 else torch.float32
+    with torch.autocast(query.device.type, enabled=False):
+        return query.to(exact) @ key.to(exact).transpose(-1, -2)
 
 
-def _again_if_large(keys: int, block: Callable[..., Tensor], query: Tensor, *rest: Any) -> Tensor:
-    """Run a block; where its scores are many, run it again in the backward pass to save them."""
-    is_large = query.numel() // query.shape[-1] * keys > KEPT_SCORES
-    if torch.is_grad_enabled() and is_large:
-        again: Tensor = checkpoint(block, query, *rest, use_reentrant=False)
-        return again
-    return block(query, *rest)
+def _blocks_of_completions(
+    lengths: Sequence[int], device: torch.device
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Completions of about the same length, as many at a time as have `QUERIES_AT_ONCE` tokens.
+
+    For each block the places of their tokens behind the prompt, [G, R], and which are places at
+    all; the others repeat a token, which nothing valid sees, being behind it.
+    """
+    starts = [sum(lengths[:number]) for number in range(len(lengths))]
+    longest_first = sorted(range(len(lengths)), key=lambda number: -lengths[number])
+    while longest_first and (longest := lengths[longest_first[0]]):
+        count = max(1, QUERIES_AT_ONCE // longest)
+        block, longest_first = longest_first[:count], longest_first[count:]
+        starts_G, lengths_G = (
+            torch.tensor([values[number] for number in block], device=device)
+            for values in (starts, lengths)
+        )
+        places_R = torch.arange(longest, device=device)
+        index_G_R = (starts_G[:, None] + places_R).clamp(max=sum(lengths) - 1)
+        yield index_G_R, places_R < lengths_G[:, None]
 
 
 ALL_ATTENTION_FUNCTIONS.register(ATTENTION, attend)

@@ -42,8 +42,7 @@ def supervised_fine_tuning(
     require_trackers(config.report_to)
     folder.lock()
     try:
-        with folder.writing():
-            return _learn(folder, config, train_dataset, origins or {}, show_progress)
+        return _learn(folder, config, train_dataset, origins or {}, show_progress)
     finally:
         folder.unlock()
 
@@ -72,8 +71,9 @@ def _learn(
     updater = Updater(policy, config, total_steps)
     folder.begin(config, checkpoints.describe_run(policy, origins, train=samples))
     figures: dict[str, float] = {}
-    faults = 0
+    fault, faults = None, 0
     with ExitStack() as stack:
+        stack.enter_context(folder.writing("start over in a new folder"))
         events = EventLog(folder.events)
         stack.callback(events.close)
         trackers = make_trackers(
@@ -90,7 +90,7 @@ def _learn(
                 done = supervised_step(policy, updater, sampler.draw(), config.batch_size)
             except NumericalError as error:
                 updater.skip_to(step)
-                faults += 1
+                fault, faults = error, faults + 1
                 events.write("fault", step, {"kind": error.kind, "message": str(error)})
                 console.message(f"step {step} is skipped: {error}")
                 if faults == config.max_faults:
@@ -108,5 +108,7 @@ def _learn(
             for tracker in trackers:
                 tracker.log(figures, step)
             console.update(step, figures)
+    if fault is not None and not figures:
+        raise fault  # not one step was learned from
     checkpoints.save_checkpoint(folder.final, policy, config, step=total_steps)
     return figures
