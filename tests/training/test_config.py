@@ -239,3 +239,18 @@ def test_a_dump_in_a_file_is_the_same_configuration(
     resolved = resolve(TrainingConfig, {}, file=file, environment={}, dotenv=folder / "none")
     assert resolved.config == config
     assert set(resolved.origins.values()) == {"file"}
+
+
+@pytest.mark.parametrize(
+    ("given", "seconds"),
+    [("90m", 5400), ("8h", 28800), ("2d", 172800), ("1.5 h", 5400), ("30s", 30), ("45", 45)],
+)
+def test_a_time_limit_has_a_unit(given: str, seconds: float) -> None:
+    assert TrainingConfig(time_limit=given).time_limit == seconds
+    assert TrainingConfig(time_limit=seconds).time_limit == seconds
+
+
+@pytest.mark.parametrize("given", ["soon", "8 hours", "h", "", "1.2.3h", "-5m", "inf"])
+def test_a_time_that_is_none_is_one_sentence(given: str) -> None:
+    with pytest.raises(ConfigError, match=r"^time_limit=.*should be [^\n]*\.$"):
+        TrainingConfig(time_limit=given)

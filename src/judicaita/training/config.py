@@ -86,8 +86,13 @@ _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 def _duration(value: Any) -> Any:
     """``90m`` → 5400.0; a number is of seconds."""
-    match = re.fullmatch(r"(\d+(?:\.\d*)?) ?([smhd]?)", value) if isinstance(value, str) else None
-    return float(match[1]) * _SECONDS[match[2]] if match else value
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(r"([\d.e+-]+) ?([smhd]?)", value)
+    try:
+        return float(match[1]) * _SECONDS[match[2]] if match else float(value)
+    except ValueError:
+        raise ValueError("should be a number of seconds, or like 90m, 8h or 2d") from None
 
 
 def _flags(*names: str) -> dict[str, Any]:

@@ -462,6 +462,11 @@ class GRPOTrainer:
             metrics = self.evaluate()
             self.recorder.evaluation(step, metrics)
             self.state.evaluated = (step, metrics)
+            if step == 0 and self.config.best_metric not in metrics:
+                self.console.message(
+                    f"best_metric={self.config.best_metric}: the held-out samples give no such "
+                    "figure, so that no checkpoint counts as the best"
+                )
             if step == 0 and self.config.probe_coverage and "steps" in self.reward.part_names:
                 self._probe_and_record()
         except NumericalError as error:
