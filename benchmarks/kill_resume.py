@@ -4,9 +4,10 @@
 
 Several configurations run undisturbed first. Then processes of ``judicaita train-grpo`` are ended
 by SIGKILL, at moments drawn evenly from 20 to 90 % of the undisturbed run's time (the start of
-Python included), and started again with ``--resume auto``. Printed for each configuration: how
-many ended with the same weights byte for byte, the same events but for what a clock says, and the
-same rollouts; how many were hit while a checkpoint was being written.
+Python included), and started again with ``--resume auto``. ``--while-saving`` waits from that
+moment on until a checkpoint is half written. Printed for each configuration: how many ended with
+the same weights byte for byte, the same events but for what a clock says, and the same rollouts;
+how many were hit while a checkpoint was being written.
 """
 
 from __future__ import annotations
@@ -100,7 +101,12 @@ def undisturbed(settings: tuple[str, ...], folder: Path) -> tuple[dict[str, Any]
 
 
 def killed_and_resumed(
-    settings: tuple[str, ...], folder: Path, moment: float, expected: dict[str, Any]
+    settings: tuple[str, ...],
+    folder: Path,
+    moment: float,
+    expected: dict[str, Any],
+    *,
+    while_saving: bool,
 ) -> Ended:
     """Kill a run after ``moment`` seconds, let it go on, and compare."""
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
@@ -108,8 +114,10 @@ def killed_and_resumed(
         try:
             process.wait(moment)
         except subprocess.TimeoutExpired:
+            while while_saving and process.poll() is None and not is_saving(folder):
+                time.sleep(0.001)
             process.kill()
-    was_saving = any((folder / "checkpoints").glob(".*.tmp"))
+    was_saving = is_saving(folder)
     resumed = subprocess.run(
         command(settings, folder, "--resume", "auto"), capture_output=True, text=True
     )
@@ -119,7 +127,14 @@ def killed_and_resumed(
     return Ended(moment, was_saving, is_same, "" if is_same else resumed.stderr[-2000:])
 
 
-def compare(name: str, kills: int, output: Path, jobs: int, seed: int) -> list[Ended]:
+def is_saving(folder: Path) -> bool:
+    """Whether a checkpoint stands aside, half written."""
+    return any((folder / "checkpoints").glob(".*.tmp"))
+
+
+def compare(
+    name: str, kills: int, output: Path, jobs: int, seed: int, *, while_saving: bool
+) -> list[Ended]:
     """Kill a configuration ``kills`` times."""
     settings, root = CONFIGURATIONS[name], output / name.replace(" ", "-")
     expected, seconds = undisturbed(settings, root / "undisturbed")
@@ -128,7 +143,9 @@ def compare(name: str, kills: int, output: Path, jobs: int, seed: int) -> list[E
     with ThreadPoolExecutor(jobs) as pool:
         return list(
             pool.map(
-                lambda job: killed_and_resumed(settings, root / f"kill-{job[0]}", job[1], expected),
+                lambda job: killed_and_resumed(
+                    settings, root / f"kill-{job[0]}", job[1], expected, while_saving=while_saving
+                ),
                 enumerate(moments),
             )
         )
@@ -140,12 +157,20 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("runs/kills"))
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="at the same time")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--while-saving", action="store_true", help="only into checkpoints")
     arguments = parser.parse_args()
     shares = [arguments.kills // len(CONFIGURATIONS)] * len(CONFIGURATIONS)
     shares[0] += arguments.kills - sum(shares)
     rows = {}
     for name, kills in zip(CONFIGURATIONS, shares, strict=True):
-        ends = compare(name, kills, arguments.output, arguments.jobs, arguments.seed)
+        ends = compare(
+            name,
+            kills,
+            arguments.output,
+            arguments.jobs,
+            arguments.seed,
+            while_saving=arguments.while_saving,
+        )
         same, saving = sum(end.is_same for end in ends), sum(end.was_saving for end in ends)
         rows[name] = {"kills": kills, "same": same, "while saving": saving}
         print(f"{name}: {kills} kills, {saving} while saving, {same} ended the same", flush=True)

@@ -37,6 +37,7 @@ LAYERS = (
         "training.devices",
         "training.durable",
         "training.groups",
+        "training.loading",
         "training.metrics",
         "training.optimization",
         "training.plots",

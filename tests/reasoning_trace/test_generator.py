@@ -18,8 +18,9 @@ from judicaita.errors import CheckpointError, ConfigError, DataError, JudicaitaE
 from judicaita.reasoning_trace import ReasoningTrace, ReasoningTraceGenerator
 from judicaita.training.checkpoints import save_checkpoint
 from judicaita.training.config import SFTConfig, TrainingConfig
+from judicaita.training.loading import load_policy
 from judicaita.training.optimization import Updater
-from judicaita.training.policy import Policy, load_policy
+from judicaita.training.policy import Policy
 from judicaita.training.rollouts.base import SamplingParams
 from judicaita.training.rollouts.native import NativeEngine
 from judicaita.training.supervised import supervised_row, supervised_step

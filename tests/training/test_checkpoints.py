@@ -26,7 +26,8 @@ from judicaita.training.checkpoints import (
     save_checkpoint,
 )
 from judicaita.training.config import TrainingConfig
-from judicaita.training.policy import Policy, load_policy
+from judicaita.training.loading import load_policy
+from judicaita.training.policy import Policy
 from judicaita.types import Sample
 
 # peft's own use of transformers.

@@ -196,7 +196,7 @@ def test_torch_xla_that_cannot_start(fake_xla: SimpleNamespace) -> None:
 
 def test_no_gradient_checkpointing_on_a_tpu(fake_xla: SimpleNamespace) -> None:
     from judicaita.training.config import TrainingConfig
-    from judicaita.training.policy import load_policy
+    from judicaita.training.loading import load_policy
 
     with pytest.raises(ConfigError, match="^gradient_checkpointing: torch has none on device=tpu."):
         load_policy(TrainingConfig(device="tpu", gradient_checkpointing=True))
@@ -257,8 +257,8 @@ def compare(folder: Path, kind: str) -> None:
 def update(config: TrainingConfig, folder: Path) -> dict[str, Any]:
     """Sample, take one optimizer step, save and load; all that came of it, on the CPU."""
     from judicaita.training.batching import Batch, collate
+    from judicaita.training.loading import load_policy
     from judicaita.training.optimization import Updater
-    from judicaita.training.policy import load_policy
     from judicaita.training.rollouts.base import SamplingParams
     from judicaita.training.rollouts.native import NativeEngine
     from judicaita.training.supervision import Supervisor

@@ -24,7 +24,7 @@ from judicaita.training.embedded import (
     resolve_base_model,
     tiny_folder,
 )
-from judicaita.training.policy import load_policy
+from judicaita.training.loading import load_policy
 
 # peft's own use of transformers.
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")

@@ -15,12 +15,8 @@ from torch import Tensor
 from judicaita.errors import DataError, ModelError
 from judicaita.training.batching import collate
 from judicaita.training.config import TrainingConfig
-from judicaita.training.policy import (
-    Policy,
-    load_policy,
-    load_policy_for_inference,
-    merge_adapter,
-)
+from judicaita.training.loading import load_policy, load_policy_for_inference, merge_adapter
+from judicaita.training.policy import Policy
 
 MakePolicy = Callable[..., Policy]
 Upcasts = Callable[[str], AbstractContextManager[None]]

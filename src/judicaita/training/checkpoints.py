@@ -32,7 +32,8 @@ from torch import Tensor
 from judicaita.errors import CheckpointError
 from judicaita.training.config import CARD, RunConfig, TrainingConfig
 from judicaita.training.durable import SUMS, verify, write_json, writing_folder
-from judicaita.training.policy import Policy, load_policy_for_inference, merge_adapter
+from judicaita.training.loading import load_policy_for_inference, merge_adapter
+from judicaita.training.policy import Policy
 from judicaita.types import Sample
 
 HELD_OUT = "eval.jsonl"

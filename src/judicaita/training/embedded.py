@@ -28,8 +28,9 @@ from judicaita.training.checkpoints import save_checkpoint
 from judicaita.training.config import PROFILES, SFTConfig
 from judicaita.training.console import progress
 from judicaita.training.devices import place
+from judicaita.training.loading import load_policy
 from judicaita.training.optimization import Updater
-from judicaita.training.policy import Policy, load_policy
+from judicaita.training.policy import Policy
 from judicaita.training.supervised import supervised_row, supervised_step
 from judicaita.types import Sample
 

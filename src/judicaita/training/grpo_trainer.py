@@ -27,6 +27,7 @@ from judicaita.training.durable import write_file
 from judicaita.training.embedded import resolve_base_model
 from judicaita.training.evaluation import EvaluationHarness
 from judicaita.training.groups import sample_groups, score_group
+from judicaita.training.loading import load_policy
 from judicaita.training.metrics import (
     ENTERED,
     cut_events,
@@ -35,7 +36,7 @@ from judicaita.training.metrics import (
     sync_events,
 )
 from judicaita.training.optimization import Updater
-from judicaita.training.policy import Policy, load_policy
+from judicaita.training.policy import Policy
 from judicaita.training.records import RunRecorder, StepRecord
 from judicaita.training.rehearsal import Rehearsal, rehearsal_source
 from judicaita.training.resume import changed_runtime, changed_settings, checkpoint_to_resume

@@ -14,9 +14,9 @@ from judicaita.training.console import TrainingConsole
 from judicaita.training.data_curation import to_samples
 from judicaita.training.devices import place, use_threads
 from judicaita.training.embedded import resolve_base_model
+from judicaita.training.loading import load_policy
 from judicaita.training.metrics import EventLog
 from judicaita.training.optimization import Updater
-from judicaita.training.policy import load_policy
 from judicaita.training.run_folder import RunFolder
 from judicaita.training.sampler import ShuffleSampler
 from judicaita.training.supervised import Row, fitting_rows, supervised_row, supervised_step
