@@ -443,12 +443,18 @@ class GRPOTrainer:
         if self.config.eval_samples is not None:
             samples = subsample(samples, self.config.eval_samples, self.config.seed)
         with self.console.progress("evaluating", len(samples)) as bar:
+
+            def progress(done: int, total: int) -> None:
+                del total
+                bar.update(done)
+                self.supervisor.pulse()
+
             report = self.harness.evaluate(
                 self.policy,
                 self.engine,
                 samples,
                 SamplingParams(self.config.generation_max_length, temperature=0.0),
-                progress=lambda done, _: bar.update(done),
+                progress=progress,
             )
         return dict(report.metrics)
 
