@@ -83,7 +83,7 @@ class ContractNotice(ElementFamily):
             ("the wrong party", "not the right party"),
             "{who} acted as {fact}.",
             "role",
-            meeting=("the tenant", "the lessee", "the tenant's heir", "the tenant's agent"),
+            meeting=("the tenant", "the lessee", "the assignee", "the tenant's agent"),
             failing=("a mere friend", "a subtenant"),
         ),
         Listed(
