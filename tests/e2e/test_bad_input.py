@@ -110,7 +110,7 @@ SFT = "sft --base-model gemma --dataset questions.jsonl --device cpu --output-di
         ("--base-model shapes", ("6 weights", "another shape", "Fetch the model anew")),
         ("--base-model odd", ("odd cannot be loaded", "gemma99")),
         ("--adapter empty", ("empty", "no LoRA adapter", "Name the folder")),
-        ("--adapter no-adapter", ("no-adapter", "cannot be loaded")),
+        ("--adapter no-adapter", ("no-adapter", "adapter_model.safetensors", "safetensors")),
         ("--lora-target-modules foo", ("lora_target_modules=foo", "no such layers")),
         ("--device tpu", ("device=tpu", "torch_xla is not installed", "pip install")),
         ("--device gpu", ("device='gpu'", "'cuda'", "default 'auto'")),
@@ -264,7 +264,7 @@ def test_a_tracker_that_is_not_installed(judicaita: Run) -> None:
 
 
 def test_a_run_that_diverges(judicaita: Run) -> None:
-    flags = "--learning-rate 1e30 --generation-max-length 16 --verbosity-target 8"
+    flags = "--learning-rate 1e30 --generation-max-length 16 --verbosity-target 8 --max-faults 1"
     done = judicaita(*f"{TRAIN} {flags}".split(" "))
     assert done.code == 2
     assert "Traceback" not in done.err

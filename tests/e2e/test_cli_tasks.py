@@ -67,7 +67,7 @@ def test_samples_as_a_data_set(judicaita: Run, workspace: Path) -> None:
     )
     path = workspace / "questions.jsonl"
     path.write_text(shown.out, encoding="utf-8")
-    assert read_samples(path) == generate("hearsay", 7, split="eval", seed=0, levels=[4, 5, 6])
+    assert read_samples(path) == generate("hearsay", 7, split="eval", seed=0, levels=[3, 4, 5, 6])
 
 
 def test_samples_of_several_families(judicaita: Run) -> None:

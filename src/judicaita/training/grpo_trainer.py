@@ -39,7 +39,12 @@ from judicaita.training.optimization import Updater
 from judicaita.training.policy import Policy
 from judicaita.training.records import RunRecorder, StepRecord
 from judicaita.training.rehearsal import Rehearsal, rehearsal_source
-from judicaita.training.resume import changed_runtime, changed_settings, checkpoint_to_resume
+from judicaita.training.resume import (
+    changed_runtime,
+    changed_settings,
+    checkpoint_to_resume,
+    refuse_other_runs,
+)
 from judicaita.training.rewards import (
     Reward,
     as_reward,
@@ -140,8 +145,7 @@ class GRPOTrainer:
     def initialize(self) -> None:
         """Load the model, tokenize the prompts, and make or resume the run's folder, which is kept
         from other runs until `train` ends or `close` is called."""
-        if self.config.resume == "never":
-            self.folder.refuse_if_used()
+        refuse_other_runs(self.config, self.folder)  # before it is locked, which leaves a trace
         require_trackers(self.config.report_to)
         self.folder.lock()
         try:

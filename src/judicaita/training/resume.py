@@ -19,6 +19,14 @@ _NO_EFFECT = {"resume", "time_limit", "stall_seconds", "save_total_limit", "logg
 """Settings that change no weight and no event."""
 
 
+def refuse_other_runs(config: TrainingConfig, folder: RunFolder) -> None:
+    """`ConfigError` for a folder whose records are not this run's to go on with or to replace."""
+    if config.resume == "never":
+        folder.refuse_if_used()
+    elif config.resume == "auto" and not folder.steps() and not folder.final.exists():
+        folder.refuse_if_not_grpo()
+
+
 def checkpoint_to_resume(config: TrainingConfig, folder: RunFolder, tell: Tell) -> Path | None:
     """The checkpoint to go on from, the folder's ``final/`` for a finished run, or None to begin.
 
@@ -26,8 +34,8 @@ def checkpoint_to_resume(config: TrainingConfig, folder: RunFolder, tell: Tell) 
     checkpoint of another run, or a used folder without `resume`; `CheckpointError` for a named
     checkpoint that is damaged, or where none is whole.
     """
+    refuse_other_runs(config, folder)
     if config.resume == "never":
-        folder.refuse_if_used()
         return None
     if config.resume == "auto":
         return _newest_whole(folder, tell)
@@ -59,7 +67,6 @@ def _newest_whole(folder: RunFolder, tell: Tell) -> Path | None:
             f"resume=auto: none of the {len(candidates)} checkpoints of {folder.root} is whole. "
             "Restore one, or name a new folder."
         )
-    folder.refuse_if_not_grpo()
     return None
 
 

@@ -51,7 +51,7 @@ def all_but(question: str, *defeats: str) -> Callable[[str], str]:
 hearsay = all_but(
     r"Does the hearsay rule bar (\w+)'s words\?$",
     "on the stand|at this trial",  # said while testifying: 801(c)(1)
-    "to show (?:notice|fear)",  # not for its truth: 801(c)(2)
+    "to show notice|to reveal fear",  # not for its truth: 801(c)(2)
     "is (?:the other side|the rival's agent)",  # 801(d)(2)
     "in sudden fright",  # 803(2)
     "to get treated",  # 803(4)

@@ -4,8 +4,8 @@ A statement is barred (Fed. R. Evid. 802) if it was made out of court (801(c)(1)
 its truth (801(c)(2)), is not an opposing party's or its agent's (801(d)(2)(A), (D)) and falls under
 no exception, of which two are told here: excited utterances (803(2)) and statements for medical
 treatment (803(4)). The rules' other exclusions and exceptions are left out; an agent is taken to
-speak within the scope of that relationship, and "to reveal fear" to mean that the words are evidence
-of a state of mind without asserting it.
+speak within the scope of that relationship, and "to reveal fear" to mean that the words are
+evidence of a state of mind without asserting it.
 """
 
 from __future__ import annotations
