@@ -2,12 +2,13 @@
 
     python benchmarks/kill_resume.py --kills 100 --output runs/kills
 
-Several configurations run undisturbed first. Then processes of ``judicaita train-grpo`` are ended
-by SIGKILL, at moments drawn evenly from 20 to 90 % of the undisturbed run's time (the start of
-Python included), and started again with ``--resume auto``. ``--while-saving`` waits from that
-moment on until a checkpoint is half written. Printed for each configuration: how many ended with
-the same weights byte for byte, the same events but for what a clock says, and the same rollouts;
-how many were hit while a checkpoint was being written.
+Several configurations run undisturbed first. Then processes that run ``judicaita train-grpo`` are
+ended by SIGKILL, at moments drawn evenly from 20 to 90 % of the undisturbed run's time (a run that
+ends before its moment gets an earlier one), and the run goes on by ``--resume auto`` in another
+process. They are forked from one that has imported everything, so that kills fall into training.
+``--while-saving`` waits from the moment on until a checkpoint is half written. Printed for each
+configuration: how many ended with the same weights byte for byte, the same events but for what a
+clock says, and the same rollouts; how many were hit while a checkpoint was being written.
 """
 
 from __future__ import annotations
@@ -15,18 +16,20 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import multiprocessing
 import os
 import random
 import shutil
-import subprocess
-import sys
+import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+from judicaita.cli import main as main_of_the_command
+from judicaita.training import data_curation, grpo_trainer
 from judicaita.training.embedded import resolve_base_model
 from judicaita.training.metrics import read_events, read_rollouts
 
@@ -49,6 +52,9 @@ CONFIGURATIONS: dict[str, tuple[str, ...]] = {
 }
 """All of them save after every step, so that many a kill falls into the writing of a checkpoint."""
 
+_IMPORTED = (data_curation, grpo_trainer)
+"""Rooms that the command would import by itself, later."""
+
 _CLOCK = ("time", "tokens_per_second")
 
 
@@ -65,10 +71,20 @@ class Ended:
     """What the resumed run said, where it did not end the same."""
 
 
-def command(settings: tuple[str, ...], folder: Path, *more: str) -> list[str]:
-    """The command line of a run of the embedded model, which is built the first time."""
-    program = [sys.executable, "-m", "judicaita.cli", "train-grpo", "--base-model", base_model()]
-    return [*program, *COMMON, *settings, "--output-dir", str(folder), *more]
+def start(settings: tuple[str, ...], folder: Path, *more: str) -> multiprocessing.Process:
+    """A forked process in which the command runs."""
+    arguments = ("train-grpo", "--base-model", base_model(), *COMMON, *settings)
+    target = partial(_run, [*arguments, "--output-dir", str(folder), *more], folder)
+    process = multiprocessing.get_context("fork").Process(target=target)
+    process.start()
+    return process  # type: ignore[return-value]
+
+
+def _run(arguments: list[str], folder: Path) -> None:
+    log = folder.with_suffix(".log").open("w")
+    for number in (1, 2):
+        os.dup2(log.fileno(), number)
+    main_of_the_command(arguments)
 
 
 @cache
@@ -96,7 +112,10 @@ def result(folder: Path) -> dict[str, Any]:
 def undisturbed(settings: tuple[str, ...], folder: Path) -> tuple[dict[str, Any], float]:
     """What a run ends with that nobody kills, and its seconds."""
     began = time.monotonic()
-    subprocess.run(command(settings, folder), check=True, capture_output=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    process = start(settings, folder)
+    process.join()
+    assert process.exitcode == 0, folder.with_suffix(".log").read_text()
     return result(folder), time.monotonic() - began
 
 
@@ -109,22 +128,29 @@ def killed_and_resumed(
     while_saving: bool,
 ) -> Ended:
     """Kill a run after ``moment`` seconds, let it go on, and compare."""
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen(command(settings, folder), **quiet) as process:  # type: ignore[call-overload]
-        try:
-            process.wait(moment)
-        except subprocess.TimeoutExpired:
-            while while_saving and process.poll() is None and not is_saving(folder):
-                time.sleep(0.001)
-            process.kill()
+    while not killed(start(settings, folder), folder, moment, while_saving=while_saving):
+        moment *= 0.7
+        shutil.rmtree(folder)
     was_saving = is_saving(folder)
-    resumed = subprocess.run(
-        command(settings, folder, "--resume", "auto"), capture_output=True, text=True
-    )
-    is_same = resumed.returncode == 0 and result(folder) == expected
+    resumed = start(settings, folder, "--resume", "auto")
+    resumed.join()
+    is_same = resumed.exitcode == 0 and result(folder) == expected
     if is_same:
         shutil.rmtree(folder)
-    return Ended(moment, was_saving, is_same, "" if is_same else resumed.stderr[-2000:])
+    told = "" if is_same else folder.with_suffix(".log").read_text()[-2000:]
+    return Ended(moment, was_saving, is_same, told)
+
+
+def killed(
+    process: multiprocessing.Process, folder: Path, moment: float, *, while_saving: bool
+) -> bool:
+    """Whether the process still ran at the moment, and so was killed."""
+    process.join(moment)
+    while while_saving and process.is_alive() and not is_saving(folder):
+        time.sleep(0.001)
+    process.kill()
+    process.join()
+    return process.exitcode == -signal.SIGKILL
 
 
 def is_saving(folder: Path) -> bool:
