@@ -36,17 +36,17 @@ from judicaita.training.metrics import read_events, read_rollouts
 COMMON = (
     *("--device", "cpu", "--num-threads", "1", "--batch-size", "4", "--num-rollouts", "4"),
     *("--dataset", "hearsay,negligence", "--max-samples", "200", "--generation-max-length", "48"),
-    *("--save-steps", "1", "--eval-samples", "8", "--eval-steps", "8", "--no-probe-coverage"),
+    *("--save-steps", "1", "--eval-samples", "8", "--eval-steps", "4", "--no-probe-coverage"),
 )
 CONFIGURATIONS: dict[str, tuple[str, ...]] = {
-    "full": ("--max-steps", "40"),
+    "full": ("--max-steps", "12"),
     "lora": (
-        *("--max-steps", "30", "--use-lora", "--lora-dropout", "0.1", "--beta", "0.05"),
+        *("--max-steps", "10", "--use-lora", "--lora-dropout", "0.1", "--beta", "0.05"),
         *("--num-iterations", "2"),
     ),
-    "curriculum": ("--max-steps", "40", "--sampler", "curriculum", "--rehearsal-weight", "0.1"),
+    "curriculum": ("--max-steps", "12", "--sampler", "curriculum", "--rehearsal-weight", "0.1"),
     "two threads": (
-        *("--max-steps", "40", "--save-total-limit", "1", "--sampler", "difficulty"),
+        *("--max-steps", "12", "--save-total-limit", "1", "--sampler", "difficulty"),
         *("--num-threads", "2"),
     ),
 }
