@@ -5,6 +5,8 @@ JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# TRL and what it brings have no place in the environment that the tests run in.
+BENCH := .venv-bench
 
 # pip reads these: exact versions for what is installed and for what builds it.
 export PIP_CONSTRAINT := constraints.txt
@@ -13,7 +15,7 @@ export PIP_BUILD_CONSTRAINT := constraints.txt
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-slow check format docs clean
+.PHONY: help quickstart test test-slow check format bench docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -37,11 +39,14 @@ format: $(INSTALLED) ## repair what ruff can repair, and format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+bench: $(BENCH)/.installed ## compare with TRL: 45 minutes on a quiet machine
+	$(BENCH)/bin/python benchmarks/engine
+
 docs: $(INSTALLED) ## write docs/configuration.md from the configuration classes
 	$(BIN)/python -m judicaita.training.reference
 
-clean: ## remove the virtual environment and all caches; runs and checkpoints stay
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+clean: ## remove the virtual environments and all caches; runs and checkpoints stay
+	rm -rf $(VENV) $(BENCH) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(INSTALLED): pyproject.toml constraints.txt
@@ -53,4 +58,10 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@echo "Installing into $(VENV): minutes, most of them for torch."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 2; }
 	@$(BIN)/python -m pip install --quiet --editable '.[dev,eval]'
+	@touch $@
+
+$(BENCH)/.installed: pyproject.toml constraints.txt
+	@echo "Installing into $(BENCH): minutes, most of them for torch."
+	@test -x $(BENCH)/bin/python || $(PYTHON) -m venv $(BENCH) || { rm -rf $(BENCH); exit 2; }
+	@$(BENCH)/bin/python -m pip install --quiet --editable '.[bench,eval]'
 	@touch $@

@@ -7,6 +7,7 @@
     ├── RewardError      a reward that failed on a sample; it names both
     ├── RolloutError     generation that could not be finished
     ├── NumericalError   a loss, gradient, reward or log-probability that is no finite number
+    ├── OutOfMemory      a training pass that does not fit into memory even piece by piece
     ├── CheckpointError  a folder that is no checkpoint, is damaged, or does not fit
     └── RunStopped       not a mistake: a run that was told to stop, and did
 
@@ -54,6 +55,10 @@ class NumericalError(JudicaitaError):
     def __reduce__(self) -> tuple[type[NumericalError], tuple[str, str]]:
         """What another process makes it anew from: by default that is the message alone."""
         return type(self), (self.kind, str(self))
+
+
+class OutOfMemory(JudicaitaError):
+    """A training pass does not fit into memory, one completion at a time."""
 
 
 class CheckpointError(JudicaitaError):

@@ -13,12 +13,19 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from judicaita.errors import ConfigError, DataError
+from judicaita.errors import DataError
 from judicaita.legal.answers import parse_reasoning
-from judicaita.training.batching import collate, encode_prompts, make_batch, place_tokens
+from judicaita.training.batching import (
+    Batch,
+    collate,
+    encode_prompts,
+    make_batch,
+    micro_batches,
+    place_tokens,
+)
 from judicaita.training.config import TrainingConfig
 from judicaita.training.policy import Policy
-from judicaita.types import Completion, Group, Sample
+from judicaita.types import Completion, Group, RewardResult, Sample
 
 CPU = torch.device("cpu")
 EOS = 1
@@ -185,8 +192,80 @@ def test_long_prompts_are_refused(make_policy: MakePolicy) -> None:
     with pytest.raises(DataError, match="2 of 2 .*, the longest has 12") as error:
         fitting(plain, 11, 12, long_prompts="drop")
     assert "long_prompts=drop" not in str(error.value)  # which is set, and leaves nothing
-    with pytest.raises(ConfigError, match="generation_max_length=256 leaves no room for a prompt"):
-        fitting(plain, 2, generation_max_length=256)
+
+
+# ── which groups go together ─────────────────────────────────────────────────────────────────────
+
+
+def group_of(prompt: int, lengths: list[int]) -> Group:
+    """A group of completions of these lengths, each with an advantage of its own."""
+    completions = tuple(Completion((7,) * n, (-0.5,) * n, "length", 0) for n in lengths)
+    return Group(
+        Sample(f"prompt of {prompt}", "Yes"),
+        (5,) * prompt,
+        completions,
+        texts=tuple(f"{prompt}/{row}" for row in range(len(lengths))),
+        results=(RewardResult(0.5),) * len(lengths),
+        advantages=tuple(float(row) for row in range(len(lengths))),
+    )
+
+
+def test_groups_go_together_by_their_number() -> None:
+    groups = [group_of(n, [1, 2]) for n in range(1, 6)]
+    assert micro_batches(groups, TrainingConfig(batch_size=2)) == [
+        groups[:2],
+        groups[2:4],
+        groups[4:],
+    ]
+
+
+def test_groups_go_together_by_their_tokens() -> None:
+    groups = [group_of(4, [2, 3, 1, 9]), group_of(3, [1, 1])]
+    found = micro_batches(groups, TrainingConfig(micro_batch_tokens=10))
+    # 4 + 2 + 3 + 1 = 10; 4 + 9 = 13 is over by itself; 3 + 1 + 1.
+    assert [[group.texts for group in batch] for batch in found] == [
+        [("4/0", "4/1", "4/2")],
+        [("4/3",)],
+        [("3/0", "3/1")],
+    ]
+    assert found[1][0].advantages == (3.0,)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    shapes=st.lists(
+        st.tuples(st.integers(1, 9), st.lists(st.integers(1, 9), min_size=1, max_size=5)),
+        max_size=5,
+    ),
+    budget=st.integers(1, 60),
+)
+def test_no_completion_is_lost_and_no_budget_exceeded(
+    shapes: list[tuple[int, list[int]]], budget: int
+) -> None:
+    groups = [group_of(prompt, lengths) for prompt, lengths in shapes]
+    found = micro_batches(groups, TrainingConfig(micro_batch_tokens=budget))
+    together = [group for batch in found for group in batch]
+    for name in ("completions", "texts", "results", "advantages"):
+        assert [x for group in together for x in getattr(group, name)] == [
+            x for group in groups for x in getattr(group, name)
+        ]
+    for batch in found:
+        tokens = sum(
+            len(group.prompt_ids) + sum(len(c.token_ids) for c in group.completions)
+            for group in batch
+        )
+        assert tokens <= budget or [len(group.completions) for group in batch] == [1]
+
+
+def test_a_batch_falls_into_pieces(policy: Policy) -> None:
+    batch = make_batch([group_of(2, [1, 4, 2]), group_of(3, [3, 1])], policy, 1.0)
+    for halvings, sizes in ((0, [5]), (1, [3, 2]), (2, [2, 2, 1]), (5, [1] * 5)):
+        pieces = [piece for _, piece in batch.pieces(halvings)]
+        assert [len(piece.rows) for piece in pieces] == sizes
+        for name in ("input_ids_B_L", "mask_B_T", "advantages_B_T", "rollout_logprobs_B_T"):
+            joined = torch.cat([getattr(piece, name) for piece in pieces])
+            assert torch.equal(joined, getattr(batch, name))
+    assert all(isinstance(piece, Batch) for piece in pieces)
 
 
 # ── which step a token belongs to ────────────────────────────────────────────────────────────────

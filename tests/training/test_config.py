@@ -117,9 +117,14 @@ def test_every_option_says_what_it_is(name: str) -> None:
         ),
         ({"zzz": 1}, "zzz: no such setting. See docs/configuration.md."),
         (
-            {"beta": 0.04, "use_lora": False},
-            "beta=0.04 with use_lora=False: the reference is the model with its adapter switched "
-            "off, and full fine-tuning has none. Set beta=0, or use_lora=True.",
+            {"reference_sync_steps": 8},
+            "reference_sync_steps=8 with beta=0: nothing is compared with a reference. Set beta "
+            "above 0, or leave it out.",
+        ),
+        (
+            {"beta": 0.04, "reference_mixup": 0.6},
+            "reference_mixup=0.6 without reference_sync_steps: the reference stays as it is. Set "
+            "reference_sync_steps, 1 for a moving average.",
         ),
         (
             {"format_weight": 0, "outcome_weight": 0, "verbosity_weight": 0},

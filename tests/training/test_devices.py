@@ -295,7 +295,7 @@ def update(config: TrainingConfig, folder: Path) -> dict[str, Any]:
         lambda *_: gradients.update({name: p.grad.cpu() for name, p in policy.trainable()})
     )
     supervisor = Supervisor(None, 0, folder / "stalls.txt", print)
-    update = PolicyUpdate(policy, updater, config, None, supervisor)
+    update = PolicyUpdate(policy, updater, config, None, policy.reference, supervisor)
     figures = update([batch], int(mask.sum()))
     weights = {name: p.detach().cpu().clone() for name, p in policy.trainable()}
     policy.save(folder)

@@ -28,6 +28,7 @@ from judicaita.errors import (
     DataError,
     JudicaitaError,
     NumericalError,
+    OutOfMemory,
     RewardError,
     RunStopped,
 )
@@ -617,6 +618,164 @@ def test_splitting_a_step_changes_no_update(configure: Configure, lora: bool) ->
             assert other[figure] == pytest.approx(one[figure], rel=1e-5, abs=1e-7)
 
 
+def test_packing_by_tokens_changes_no_update(configure: Configure) -> None:
+    def one_step(folder: str, tokens: int | None) -> GRPOTrainer:
+        config = configure(folder, batch_size=6, max_steps=1, micro_batch_tokens=tokens)
+        trainer = trainer_of(config, share_of_low_bytes)
+        trainer.engine = Scripted()
+        trainer.train()
+        return trainer
+
+    whole = one_step("whole", None)
+    for budget in (1, 40, 90):
+        packed = one_step(f"packed-{budget}", budget)
+        for name, value in weights(whole).items():
+            torch.testing.assert_close(weights(packed)[name], value, rtol=0, atol=2e-5)
+        [one], [other] = steps_of(whole), steps_of(packed)
+        for figure in ("loss", "grad_norm", "entropy", "loss_tokens"):
+            assert other[figure] == pytest.approx(one[figure], rel=1e-5, abs=1e-7)
+
+
+def run_out_of_memory(trainer: GRPOTrainer, rows: int) -> list[int]:
+    """Let the allocator refuse whenever more rows than these go through a pass; returns the rows of
+    each pass, as they come."""
+    logprobs, passes = trainer.policy.logprobs, list[int]()
+
+    def greedy(batch: Any, temperature: float) -> Any:
+        passes.append(len(batch.rows))
+        if torch.is_grad_enabled() and len(batch.rows) > rows:
+            torch.empty(2**62, dtype=torch.uint8)
+        return logprobs(batch, temperature)
+
+    trainer.policy.logprobs = greedy  # type: ignore[method-assign]
+    return passes
+
+
+OUT_OF_MEMORY: dict[str, Any] = {
+    **{"use_lora": True, "lora_dropout": 0.3, "num_iterations": 2, "batch_size": 2},
+    **{"rehearsal_weight": 0.1, "rehearsal_samples": 5, "max_steps": 3, "save_steps": 1},
+}
+
+
+def out_of_memory_settings(tmp_path: Path) -> dict[str, Any]:
+    write_samples(tmp_path / "traced.jsonl", TRACED)
+    return OUT_OF_MEMORY | {"rehearsal_dataset": str(tmp_path / "traced.jsonl")}
+
+
+def test_a_step_that_runs_out_of_memory_goes_on_in_halves(
+    configure: Configure, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As if it had been split so from the start: same random numbers, and nothing counted twice."""
+    settings = out_of_memory_settings(tmp_path)
+    told = trainer_of(configure("told", **settings), share_of_low_bytes)
+    told.updater.halvings = 2
+    told.train()
+
+    trainer = trainer_of(configure("short", **settings), share_of_low_bytes)
+    passes = run_out_of_memory(trainer, rows=2)
+    trainer.train()
+
+    # 2 prompts × 4 completions are tried as 8, then as 4; from then on there are 2 at a time.
+    assert passes[:3] == [8, 4, 2]
+    assert max(passes[2:]) == 2
+    assert same(weights(trainer), weights(told))
+    events = read_events(trainer.folder.events)
+    [event] = [event for event in events if event["event"] == "out_of_memory"]
+    assert (event["step"], event["micro_batches_divided_by"]) == (1, 4)
+    assert [s["loss"] for s in steps_of(trainer)] == [s["loss"] for s in steps_of(told)]
+
+
+def test_a_resumed_run_stays_in_halves(configure: Configure, tmp_path: Path) -> None:
+    settings = out_of_memory_settings(tmp_path)
+    whole = trainer_of(configure("whole", **settings), share_of_low_bytes)
+    run_out_of_memory(whole, rows=2)
+    whole.train()
+    checkpoint = whole.folder.step(1)
+    resumed = trainer_of(configure("whole", **settings, resume=str(checkpoint)), share_of_low_bytes)
+    assert resumed.updater.halvings == 2
+    resumed.train()
+    assert same(weights(resumed), weights(whole))
+
+
+def test_too_little_memory_for_one_row_is_told(configure: Configure) -> None:
+    trainer = trainer_of(configure(), share_of_low_bytes)
+    run_out_of_memory(trainer, rows=0)
+    with pytest.raises(OutOfMemory, match="one completion at a time .*Set gradient_checkpointing"):
+        trainer.train()
+
+
+def test_other_errors_of_a_pass_are_no_lack_of_memory(configure: Configure) -> None:
+    trainer = trainer_of(configure(), share_of_low_bytes)
+
+    def broken(batch: Any, temperature: float) -> Any:
+        raise RuntimeError("shapes do not fit")
+
+    trainer.policy.logprobs = broken  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        trainer.train()
+    assert trainer.updater.halvings == 0
+
+
+# ── the reference ────────────────────────────────────────────────────────────────────────────────
+
+
+def test_full_fine_tuning_is_compared_with_its_start(configure: Configure) -> None:
+    """The penalty is 0 at first and grows as the weights move; the reference stays."""
+    config = configure(beta=0.1, learning_rate=3e-3, batch_size=6)
+    trainer = trainer_of(config, share_of_low_bytes)
+    start = weights(trainer)
+    trainer.train()
+    first, second = steps_of(trainer)
+    assert (first["kl"], first["loss"]) == (0, first["policy_loss"])
+    assert second["kl"] > 1e-4
+    assert trainer.state.reference is not None
+    assert same(trainer.state.reference.weights, start)
+    assert not same(weights(trainer), start)
+
+
+@pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
+def test_a_reference_follows_the_policy(configure: Configure, lora: bool) -> None:
+    """θ_ref ← 0.25 θ + 0.75 θ_ref after steps 2 and 4, by hand; 1 makes a copy."""
+    config = configure(
+        **{"beta": 0.1, "use_lora": lora, "lora_dropout": 0.0, "max_steps": 4, "num_epochs": 2},
+        **{"reference_sync_steps": 2, "reference_mixup": 0.25},
+    )
+    trainer = trainer_of(config, share_of_low_bytes)
+    assert trainer.state.reference is not None
+    expected = {name: value.double() for name, value in weights(trainer).items()}
+    for step in range(1, 5):
+        trainer.step()
+        if step % 2 == 0:
+            for name, value in weights(trainer).items():
+                expected[name] = 0.25 * value.double() + 0.75 * expected[name]
+        for name, value in trainer.state.reference.weights.items():
+            torch.testing.assert_close(value.double(), expected[name], rtol=1e-6, atol=1e-7)
+    trainer.state.reference.mixup = 1.0
+    trainer.state.reference.follow(2)
+    assert same(trainer.state.reference.weights, weights(trainer))
+    assert steps_of(trainer)[1]["kl"] > 0
+
+
+def test_the_reference_leaves_weights_and_mode_alone(configure: Configure) -> None:
+    trainer = trainer_of(configure(beta=0.1))
+    reference, own = trainer.state.reference, weights(trainer)
+    assert reference is not None
+    for name in reference.weights:
+        reference.weights[name] = reference.weights[name] + 1.0
+    trainer.policy.model.train()
+
+    def fails() -> None:
+        with reference():
+            assert not trainer.policy.model.training
+            assert same(weights(trainer), reference.weights)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fails()
+    assert trainer.policy.model.training
+    assert same(weights(trainer), own)
+
+
 def test_equal_seeds_give_equal_runs(configure: Configure) -> None:
     runs = [
         train(configure(folder, seed=seed), share_of_low_bytes)
@@ -697,8 +856,9 @@ def comparable(trainer: GRPOTrainer) -> list[dict[str, Any]]:
         {"use_lora": True, "lora_dropout": 0.3, "beta": 0.05, "num_iterations": 2},
         {"sampler": "difficulty", "rehearsal_weight": 0.1, "rehearsal_samples": 3},
         {"sampler": "curriculum"},
+        {"beta": 0.1, "reference_sync_steps": 1, "reference_mixup": 0.3},
     ],
-    ids=["full", "lora", "rehearsal", "curriculum"],
+    ids=["full", "lora", "rehearsal", "curriculum", "reference"],
 )
 def test_a_killed_run_goes_on_bit_for_bit(
     configure: Configure, tmp_path: Path, settings: dict[str, Any]

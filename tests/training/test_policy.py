@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from transformers import PretrainedConfig
 
 from judicaita.errors import DataError, ModelError
 from judicaita.training.batching import collate
@@ -260,6 +260,9 @@ def test_what_stands_in_the_padding_does_not_matter(
 # ── folders ──────────────────────────────────────────────────────────────────────────────────────
 
 
+SHORT: dict[str, Any] = {"device": "cpu", "generation_max_length": 64}
+
+
 @pytest.fixture
 def folder(make_policy: MakePolicy, tmp_path: Path) -> Path:
     make_policy().save(tmp_path / "base")
@@ -268,7 +271,7 @@ def folder(make_policy: MakePolicy, tmp_path: Path) -> Path:
 
 def adapted(folder: Path, **settings: Any) -> Policy:
     """A policy with an adapter that does something: the new one's B is 0."""
-    config = TrainingConfig(base_model=str(folder), device="cpu", lora_dropout=0.5, **settings)
+    config = TrainingConfig(base_model=str(folder), lora_dropout=0.5, **SHORT, **settings)
     policy = load_policy(config)
     torch.manual_seed(1)
     for name, parameter in policy.trainable():
@@ -294,7 +297,7 @@ def test_lora_trains_the_adapter_alone(folder: Path) -> None:
 
 
 def test_full_fine_tuning_trains_everything_in_float32(folder: Path) -> None:
-    policy = load_policy(TrainingConfig(base_model=str(folder), device="cpu", use_lora=False))
+    policy = load_policy(TrainingConfig(base_model=str(folder), use_lora=False, **SHORT))
     assert not policy.is_adapter
     assert len(policy.trainable()) == len(list(policy.model.parameters()))
     assert {p.dtype for _, p in policy.trainable()} == {torch.float32}
@@ -348,9 +351,7 @@ def test_saved_adapter_comes_back_and_merges(folder: Path, tmp_path: Path) -> No
 def test_training_goes_on_from_an_adapter(folder: Path, tmp_path: Path) -> None:
     policy = adapted(folder, lora_r=4)
     policy.save(tmp_path / "adapter")
-    config = TrainingConfig(
-        base_model=str(folder), device="cpu", lora_r=4, adapter=tmp_path / "adapter"
-    )
+    config = TrainingConfig(base_model=str(folder), lora_r=4, adapter=tmp_path / "adapter", **SHORT)
     resumed = load_policy(config)
     assert torch.equal(scores(resumed), scores(policy))
     assert [name for name, _ in resumed.trainable()] == [name for name, _ in policy.trainable()]
@@ -369,9 +370,9 @@ def test_gradient_checkpointing_changes_no_gradient(folder: Path) -> None:
     for checkpointing in (False, True):
         config = TrainingConfig(
             base_model=str(folder),
-            device="cpu",
             lora_dropout=0,
             gradient_checkpointing=checkpointing,
+            **SHORT,
         )
         torch.manual_seed(1)
         policy = load_policy(config)
@@ -389,7 +390,7 @@ def test_gradient_checkpointing_changes_no_gradient(folder: Path) -> None:
 
 def test_what_cannot_be_loaded_is_one_sentence(folder: Path, tmp_path: Path) -> None:
     def refused(match: str, **settings: Any) -> None:
-        config = TrainingConfig(**{"base_model": str(folder), "device": "cpu", **settings})
+        config = TrainingConfig(**{"base_model": str(folder), **SHORT, **settings})
         with pytest.raises(ModelError, match=match) as error:
             load_policy(config)
         assert "\n" not in str(error.value)
@@ -406,5 +407,5 @@ def test_what_cannot_be_loaded_is_one_sentence(folder: Path, tmp_path: Path) -> 
 def test_max_positions(make_policy: MakePolicy) -> None:
     policy = make_policy()
     assert policy.max_positions == 256
-    policy.model.config = SimpleNamespace()  # as of a model that has no limit
+    policy.model.config = PretrainedConfig()  # as of a model that has no limit
     assert policy.max_positions is None

@@ -118,10 +118,10 @@ def test_equal_in_float64(
 
 @pytest.fixture
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Everything in pieces, and every piece made again in the backward pass."""
+    """Everything in pieces."""
     monkeypatch.setattr(shared_prefix, "QUERIES_AT_ONCE", 3)
-    monkeypatch.setattr(shared_prefix, "KEPT_SCORES", 0)
     monkeypatch.setattr(logprobs_module, "LOGITS_AT_ONCE", 5 * 320)
+    monkeypatch.setattr(logprobs_module, "TOKENS_AT_ONCE", 5)
 
 
 @pytest.mark.parametrize("architecture", ["gemma2", "llama"])
@@ -137,9 +137,12 @@ def test_rows_without_a_shared_prompt_are_padded(
 
 
 @pytest.mark.usefixtures("small_pieces")
+@pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
 @pytest.mark.parametrize("architecture", ["gemma2", "qwen3"])
-def test_equal_in_pieces(make_policy: MakePolicy, architecture: str) -> None:
+def test_equal_in_pieces(make_policy: MakePolicy, architecture: str, lora: bool) -> None:
     policy = make_policy(architecture)
+    if lora:
+        with_adapter(policy)
     for seed, lengths in enumerate((LENGTHS, ((5, (6,)),), ((6, (1, 5)), (7, (4,))))):
         found = differences(policy, batch_of(lengths, seed))
         assert all(difference < 1e-5 for difference in found.values()), found
@@ -252,7 +255,52 @@ def test_logits_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     assert kept_by(call) < 3 * 1000 * 8 + 321 * 8
 
 
-def test_many_scores_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_head_that_does_not_learn_keeps_slopes_alone() -> None:
+    """Of 1,000 tokens: hidden states, slopes and what links them, 8 numbers each."""
+    head = torch.nn.Linear(8, 320).requires_grad_(False)
+    hidden_N_D = torch.randn(1000, 8, requires_grad=True)
+    targets_N = torch.randint(320, (1000,))
+
+    with Largest() as largest:
+        logprobs_N, entropy_N = logprobs_module.frozen_head_logprobs(
+            head, hidden_N_D, targets_N, 1.0
+        )
+    assert largest.numbers == 128 * 320
+    assert not entropy_N.requires_grad
+    nodes, kept = [logprobs_N.grad_fn], list[int]()
+    while nodes:
+        node = nodes.pop()
+        names = [name for name in dir(node) if name.startswith("_saved_")]
+        saved = [getattr(node, name) for name in names]
+        kept += [value.numel() for value in saved if isinstance(value, Tensor)]
+        nodes += [following for following, _ in getattr(node, "next_functions", ()) if following]
+    assert sum(kept) <= 2 * 1000 * 8
+    assert max(kept) == 1000 * 8  # the slopes
+
+
+def test_the_slopes_of_a_head_by_autograd() -> None:
+    """Capped logits, a temperature, chunks of 128 and a rest; log-probabilities to the last bit."""
+    torch.manual_seed(0)
+    linear = torch.nn.Linear(8, 320).double().requires_grad_(False)
+    hidden_N_D = torch.randn(300, 8, dtype=torch.float64, requires_grad=True)
+    targets_N, weights_N = torch.randint(320, (300,)), torch.randn(300, dtype=torch.float64)
+
+    def head(hidden: Tensor) -> Tensor:
+        return 3 * (linear(hidden) / 3).tanh()
+
+    results = []
+    for logprobs_N, entropy_N in (
+        logprobs_module.token_logprobs(head(hidden_N_D), targets_N, 0.7),
+        logprobs_module.frozen_head_logprobs(head, hidden_N_D, targets_N, 0.7),
+    ):
+        (gradient,) = torch.autograd.grad((weights_N * logprobs_N.exp()).sum(), hidden_N_D)
+        results.append((logprobs_N, entropy_N, gradient))
+    for expected, found in zip(*results, strict=True):
+        assert expected.abs().max() > 1e-4
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-15)
+
+
+def test_scores_are_not_kept() -> None:
     """Whatever the number of blocks: queries, keys, values and outputs, no scores."""
     rows = [((1,) * 60, (2,) * 60)] * 8
     packed = pack(rows, torch.device("cpu"))
@@ -262,13 +310,10 @@ def test_many_scores_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     def call() -> Any:
         module = torch.nn.Module()
         return shared_prefix.attend(
-            module, query, key, value, None, spans=packed.spans, scaling=1.0, softcap=5.0
+            module, query, key, value, None, packed=packed, scaling=1.0, softcap=5.0
         )
 
-    everything = kept_by(call)
-    monkeypatch.setattr(shared_prefix, "KEPT_SCORES", 0)
-    scores = 4 * packed.spans[0].scores
-    assert everything > scores
+    scores = 4 * (60 * 60 + 8 * 59 * (60 + 59))
     assert kept_by(call) < 8 * query.numel() < scores
 
 
@@ -299,7 +344,7 @@ def test_scores_are_exact_in_half_precision(dtype: torch.dtype) -> None:
     query, key = query * 100, key * 100 + 50
     with torch.autocast("cpu", dtype=dtype):
         found, _ = shared_prefix.attend(
-            torch.nn.Module(), query, key, value, None, spans=packed.spans, scaling=0.01
+            torch.nn.Module(), query, key, value, None, packed=packed, scaling=0.01
         )
     assert found.dtype == dtype
     first = [*range(6), *range(6, 10)]  # the prompt and the first completion: plainly causal

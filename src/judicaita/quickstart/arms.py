@@ -27,7 +27,7 @@ class Scale:
 
     recipe: Recipe = RECIPE
     """Of the warm start; each seed is put in its place."""
-    steps: int = 300
+    steps: int = 360
     """Optimizer steps of a GRPO arm."""
     held_out_each: int = 100
     """Held-out questions of each taught family, half of them of each hard level."""

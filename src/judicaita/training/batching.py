@@ -6,15 +6,16 @@ right, so that every completion starts in the same column and its log-probabilit
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from judicaita.errors import ConfigError, DataError
+from judicaita.errors import DataError
 from judicaita.legal.answers import parse_reasoning
 from judicaita.training.algorithms.advantages import discount_per_step
 from judicaita.training.config import TrainingConfig
@@ -38,11 +39,6 @@ def encode_prompts(
     limit, positions = config.model_max_length, policy.max_positions
     if positions is not None:
         limit = min(limit, positions - config.generation_max_length)
-    if limit < 1:
-        raise ConfigError(
-            f"generation_max_length={config.generation_max_length} leaves no room for a prompt in "
-            f"the model's {positions} positions. Lower it."
-        )
     fitting = [item for item in items if len(item[1]) <= limit]
     if len(fitting) == len(items):
         return items
@@ -95,6 +91,13 @@ class Batch(TokenBatch):
     rollout_logprobs_B_T: Tensor
     """float32, nats: what the rollout engine says it sampled from."""
 
+    def pieces(self, halvings: int) -> Iterator[tuple[slice, Batch]]:
+        """The batch in 2^halvings pieces, fewer if it has fewer rows, and which rows each has."""
+        size = max(1, math.ceil(len(self.rows) / 2**halvings))
+        for start in range(0, len(self.rows), size):
+            rows = slice(start, start + size)
+            yield rows, Batch(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
+
 
 def collate(
     rows: Sequence[tuple[Sequence[int], Sequence[int]]], pad_id: int, device: torch.device
@@ -120,6 +123,42 @@ def collate(
         mask_B_T=attention_B_L[:, longest_prompt:].bool(),
         rows=tuple((tuple(prompt), tuple(completion)) for prompt, completion in rows),
     )
+
+
+def micro_batches(groups: Sequence[Group], config: TrainingConfig) -> list[list[Group]]:
+    """Which groups go through a training pass together.
+
+    ``batch_size`` at a time; with ``micro_batch_tokens`` as many as have so many tokens, the prompt
+    counted once, a group of more being divided. Order stays, so that parts of a group that share a
+    micro-batch are one group there.
+    """
+    budget = config.micro_batch_tokens
+    if budget is None:
+        size = config.batch_size
+        return [list(groups[start : start + size]) for start in range(0, len(groups), size)]
+    batches: list[list[Group]] = []
+    room = 0
+    for group in groups:
+        prompt, start = len(group.prompt_ids), 0
+        lengths = [len(completion.token_ids) for completion in group.completions]
+        while start < len(lengths):
+            if not batches or room < prompt + lengths[start]:
+                batches.append([])
+                room = budget
+            room -= prompt + lengths[start]
+            end = start + 1
+            while end < len(lengths) and lengths[end] <= room:
+                room -= lengths[end]
+                end += 1
+            batches[-1].append(_part(group, slice(start, end)))
+            start = end
+    return batches
+
+
+def _part(group: Group, rows: slice) -> Group:
+    """Some of a group's completions, as they were weighed among all of them."""
+    of_each = ("completions", "texts", "results", "advantages", "step_returns")
+    return replace(group, **{name: getattr(group, name)[rows] for name in of_each})
 
 
 def make_batch(groups: Sequence[Group], policy: Policy, gamma: float) -> Batch:

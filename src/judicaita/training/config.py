@@ -142,6 +142,10 @@ class RunConfig(BaseModel):
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
     """``auto`` is bf16 where the device computes it natively, fp16 with loss scaling on older CUDA,
     fp32 on the CPU."""
+    attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = "auto"
+    """How the library's own layers attend: in generation, and in training passes that repeat a
+    prompt. ``auto`` is what transformers takes for the model. Passes that share a prompt have their
+    own."""
     num_threads: int | None = Field(None, ge=1)
     """Threads of a computation on the CPU; None is as many as torch takes, and on resume as many as
     before, since another number rounds differently."""
@@ -271,12 +275,22 @@ class TrainingConfig(RunConfig):
     advantage. 1 is the paper's."""
     num_rollouts: int = 4
     """Completions of each prompt, the group that a reward is compared with (at least 2)."""
+    micro_batch_tokens: int | None = Field(None, ge=1)
+    """At most so many tokens in one training pass, a prompt counted once for its completions; what
+    is more is divided. None passes ``batch_size`` groups at a time, whatever their length. Neither
+    changes the gradient."""
     num_iterations: int = Field(1, ge=1)
     """Updates made on each batch of completions; the loss's bounds matter from the second on. Above
     1, set ``lora_dropout`` to 0: else the ratio compares two dropout masks."""
     beta: float = Field(0.0, ge=0)
-    """Weight of the KL penalty (k3) to the reference, which is the model with its adapter switched
-    off. 0 saves the reference pass. Needs LoRA."""
+    """Weight of the KL penalty (k3) to the reference: the model with its adapter switched off or,
+    in full fine-tuning, a copy of the weights it started from. 0 saves the reference pass."""
+    reference_sync_steps: int | None = Field(None, ge=1)
+    """Every so many steps the reference follows the policy; it is then a copy of what learns. None
+    leaves it as it is. Needs ``beta``."""
+    reference_mixup: float = Field(1.0, gt=0, le=1)
+    """How far it follows: reference ← mixup · policy + (1 − mixup) · reference. 1 synchronises the
+    two; less, with ``reference_sync_steps`` 1, is an exponential moving average."""
     loss: ClippedLoss = Field(default_factory=ClippedLoss)
     """The policy loss and its own knobs."""
 
@@ -384,10 +398,15 @@ class TrainingConfig(RunConfig):
 
     @model_validator(mode="after")
     def _combinations(self) -> Self:
-        if self.beta > 0 and not self.use_lora:
+        if self.beta == 0 and self.reference_sync_steps is not None:
             raise ConfigError(
-                f"beta={self.beta} with use_lora=False: the reference is the model with its "
-                "adapter switched off, and full fine-tuning has none. Set beta=0, or use_lora=True."
+                f"reference_sync_steps={self.reference_sync_steps} with beta=0: nothing is "
+                "compared with a reference. Set beta above 0, or leave it out."
+            )
+        if self.reference_mixup != 1 and self.reference_sync_steps is None:
+            raise ConfigError(
+                f"reference_mixup={self.reference_mixup:g} without reference_sync_steps: the "
+                "reference stays as it is. Set reference_sync_steps, 1 for a moving average."
             )
         check_step_mode(self.step_mode, self.step_weight)
         weights = ["format_weight", "outcome_weight", "verbosity_weight"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import random
 from collections.abc import Callable, Mapping
@@ -76,6 +77,14 @@ class Placement:
             state[name] = moved[id(tensor)]
         return state
 
+    def free_memory(self) -> None:
+        """Give what the allocator keeps for later back to the device."""
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        elif self.device.type == "mps":
+            torch.mps.empty_cache()
+
     def generator(self, seed: int) -> torch.Generator:
         """A generator for sampling, on the device where tokens are to be drawn."""
         # torch has no generators on XLA, and no float64 to draw in on MPS.
@@ -120,6 +129,14 @@ class Placement:
             torch.mps.set_rng_state(state["mps_rng"])
         elif self.device.type == "xla" and "xla_rng" in state:
             _xla_model().set_rng_state(state["xla_rng"])
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed: torch has a class of its own for it on CUDA alone."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    words = ("can't allocate memory", "not enough memory", "out of memory", "RESOURCE_EXHAUSTED")
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
 
 def use_threads(count: int | None) -> None:

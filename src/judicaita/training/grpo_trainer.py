@@ -16,7 +16,7 @@ from typing import Any
 
 from judicaita.errors import CheckpointError, JudicaitaError, NumericalError, RunStopped
 from judicaita.training import checkpoints
-from judicaita.training.batching import Batch, Item, encode_prompts, make_batch
+from judicaita.training.batching import Batch, Item, encode_prompts, make_batch, micro_batches
 from judicaita.training.config import TrainingConfig
 from judicaita.training.console import TrainingConsole
 from judicaita.training.coverage import probe_coverage
@@ -38,6 +38,7 @@ from judicaita.training.metrics import (
 from judicaita.training.optimization import Updater
 from judicaita.training.policy import Policy
 from judicaita.training.records import RunRecorder, StepRecord
+from judicaita.training.reference_policy import reference_copy
 from judicaita.training.rehearsal import Rehearsal, rehearsal_source
 from judicaita.training.resume import (
     changed_runtime,
@@ -189,14 +190,21 @@ class GRPOTrainer:
         )
         source = self.rehearsal_source
         rehearsal = Rehearsal(self.policy, self.config, source) if source is not None else None
+        reference = reference_copy(self.policy, self.config)
         self.update = PolicyUpdate(
-            self.policy, self.updater, self.config, rehearsal, self.supervisor
+            self.policy,
+            self.updater,
+            self.config,
+            rehearsal,
+            reference or self.policy.reference,
+            self.supervisor,
         )
         self.state = RunState(
             self.policy.placement,
             self.updater,
             self.sampler,
             rehearsal,
+            reference,
             {
                 "train": checkpoints.fingerprint(self.train_samples),
                 "eval": checkpoints.fingerprint(self.eval_samples),
@@ -324,6 +332,7 @@ class GRPOTrainer:
         self._require_policy("step")
         record = StepRecord(self.steps_done + 1)
         before, version = self.state.position(), self.policy.version
+        halvings = self.updater.halvings
         items = self.sampler.draw()
         groups: list[Group] = []
         try:
@@ -345,7 +354,11 @@ class GRPOTrainer:
             self.updater.skip_to(before["updates"] + self.config.num_iterations)
             record.metrics["updates"] = float(self.policy.version - version)
             groups = self._note_fault(record, items, groups, error)
+        if self.state.reference is not None:
+            self.state.reference.follow(record.step)
         self.engine.sync()
+        if self.updater.halvings > halvings:
+            self._note_halvings(record.step)
         self._record(groups, record)
         self.state.steps_done = record.step
         return record
@@ -371,12 +384,8 @@ class GRPOTrainer:
         """
         entering = [group for group in groups if why(group, self.config) == ENTERED]
         batches = [
-            make_batch(
-                entering[start : start + self.config.batch_size],
-                self.policy,
-                self.config.grpo_gamma,
-            )
-            for start in range(0, len(entering), self.config.batch_size)
+            make_batch(together, self.policy, self.config.grpo_gamma)
+            for together in micro_batches(entering, self.config)
         ]
         token_count = sum(
             len(completion.token_ids) for group in groups for completion in group.completions
@@ -415,6 +424,17 @@ class GRPOTrainer:
             group if group.results else replace(group, results=(unscored,) * len(group.texts))
             for group in groups
         ]
+
+    def _note_halvings(self, step: int) -> None:
+        """Memory ran out, and the step went on in smaller pieces, as all later ones will."""
+        parts = 2**self.updater.halvings
+        with self.recorder.opened(self.steps_done, self.total_steps):
+            self.recorder.event("out_of_memory", step, {"micro_batches_divided_by": parts})
+            self.console.message(
+                f"step {step} ran out of memory: from now on a micro-batch is divided by {parts}; "
+                "the gradient stays the same. A lower batch_size or micro_batch_tokens spares a "
+                "run the first attempt."
+            )
 
     def _stop_if_faulty(self, record: StepRecord) -> None:
         """`NumericalError` once too many steps in a row have met numbers that are not finite."""

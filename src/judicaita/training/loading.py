@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig
 
 from judicaita.errors import ConfigError, ModelError
+from judicaita.training.compatibility import refuse_unfit
 from judicaita.training.devices import Placement, place
 from judicaita.training.durable import verify_if_sealed
 from judicaita.training.policy import Policy, first_line, quietly
@@ -34,7 +37,13 @@ def load_policy(config: RunConfig, base_model: str | None = None) -> Policy:
     name = base_model or config.base_model
     # Full fine-tuning keeps float32 masters: a bf16 weight cannot take up an update of 1e-3 of it.
     dtype = placement.compute if config.use_lora else torch.float32
-    model, tokenizer = _load(name, config.model_revision, dtype)
+    model, tokenizer = _load(
+        name,
+        config.model_revision,
+        dtype,
+        attention=None if config.attention == "auto" else config.attention,
+        check=partial(refuse_unfit, config, placement=placement),
+    )
     if config.gradient_checkpointing:
         with quietly():
             model.gradient_checkpointing_enable({"use_reentrant": False})
@@ -83,8 +92,15 @@ def _base_of(path: str) -> tuple[str, str | None]:
 
 
 def _load(
-    name: str, revision: str | None, dtype: torch.dtype, tokenizer_from: str | None = None
+    name: str,
+    revision: str | None,
+    dtype: torch.dtype,
+    *,
+    tokenizer_from: str | None = None,
+    attention: str | None = None,
+    check: Callable[[PretrainedConfig], None] | None = None,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """``check`` sees the model's configuration before anything large is read, and may raise."""
     is_folder = Path(name).is_dir()
     if is_folder and not (Path(name) / "config.json").is_file():
         raise ModelError(
@@ -98,6 +114,10 @@ def _load(
         "local_files_only": is_folder or not _hub_answers(name),
     }
     try:
+        with quietly():
+            model_config = AutoConfig.from_pretrained(name, **where)
+        if check is not None:
+            check(model_config)
         # A download from the Hub keeps its bars; reading a folder takes a moment.
         with quietly(bars=not is_folder):
             # An adapter's own folder holds its tokenizer, of no revision but its own.
@@ -107,6 +127,7 @@ def _load(
                 # An adapter records where its base is: to be found from any working directory.
                 Path(name).absolute() if is_folder else name,
                 dtype=dtype,
+                attn_implementation=attention,
                 use_safetensors=True,  # never a pickle, whoever wrote the folder
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,
@@ -114,6 +135,8 @@ def _load(
                 adapter_kwargs={"local_files_only": where["local_files_only"]},
                 **where,
             )
+    except ConfigError:
+        raise
     except Exception as error:
         raise ModelError(_why_not_loaded(name, error)) from error
     model, info = loaded

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from judicaita.errors import NumericalError
+from judicaita.errors import NumericalError, OutOfMemory
 from judicaita.training.algorithms.schedules import learning_rate_factor
+from judicaita.training.devices import is_out_of_memory
 
 if TYPE_CHECKING:
     from judicaita.training.config import RunConfig
     from judicaita.training.policy import Policy
+
+T = TypeVar("T")
 
 
 def require_finite(loss: float) -> float:
@@ -62,7 +66,35 @@ class Updater:
             policy.placement.device.type, enabled=policy.placement.compute == torch.float16
         )
         self.step_count = 0
+        self.halvings = 0
+        """How often memory ran out: micro-batches have been halved as often."""
         self.policy = policy
+
+    def collect(self, gradients: Callable[[], T], largest: int) -> T:
+        """Call ``gradients``, which adds those of one update to what there is: nothing.
+
+        When memory runs out it is called again, with the same random numbers and one more of the
+        `halvings` by which it is to split its micro-batches; ``largest`` is the number of rows of
+        the largest one before any. `OutOfMemory` where one row is too much.
+        """
+        before = self.policy.placement.rng_state()
+        while True:
+            try:
+                return gradients()
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                if largest <= 2**self.halvings:
+                    raise OutOfMemory(
+                        "one completion at a time does not fit into memory. Set "
+                        "gradient_checkpointing or use_lora, lower model_max_length or "
+                        "generation_max_length, or take a smaller model."
+                    ) from error
+            # Outside of the handler: its traceback holds on to the tensors of the pass.
+            self.halvings += 1
+            self.optimizer.zero_grad(set_to_none=True)
+            self.policy.placement.free_memory()
+            self.policy.placement.set_rng_state(before)
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradients of one micro-batch's share of the loss."""
@@ -113,11 +145,12 @@ class Updater:
         self.step_count = step_count
 
     def state_dict(self) -> dict[str, Any]:
-        """Moments, loss scale and place in the schedule."""
+        """Moments, loss scale, place in the schedule, and how micro-batches are split."""
         return {
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "step_count": self.step_count,
+            "halvings": self.halvings,
             "version": self.policy.version,
         }
 
@@ -131,4 +164,5 @@ class Updater:
         if state["scaler"]:  # empty where the checkpoint's run scaled no loss
             self.scaler.load_state_dict(state["scaler"])
         self.step_count = int(state["step_count"])
+        self.halvings = int(state.get("halvings", 0))
         self.policy.version = int(state["version"])

@@ -21,7 +21,12 @@ from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from judicaita.errors import DataError, ModelError
-from judicaita.training.algorithms.logprobs import chunked_logprobs, token_logprobs
+from judicaita.training.algorithms.logprobs import (
+    chunked_logprobs,
+    frozen_head_logprobs,
+    token_logprobs,
+)
+from judicaita.training.compatibility import positions_of
 from judicaita.training.devices import Placement
 from judicaita.training.shared_prefix import can_share, shared_attention
 from judicaita.types import Message, Prompt
@@ -90,8 +95,7 @@ class Policy:
     @property
     def max_positions(self) -> int | None:
         """Prompt and completion together fit into so many tokens, as far as the model says."""
-        limit = getattr(self.model.config, "max_position_embeddings", None)
-        return int(limit) if limit else None
+        return positions_of(self.model.config)
 
     @property
     def is_adapter(self) -> bool:
@@ -172,13 +176,15 @@ class Policy:
             return self._logprobs_of_any_model(batch, temperature)
         mask_B_T = batch.mask_B_T
         with self.placement.autocast(), self.training_pass(batch):
-            found = chunked_logprobs(
-                partial(_logits, self._causal),
-                self._hidden_of_packed(batch) if batch.shares_prompts else self._hidden(batch),
-                batch.completion_ids_B_T[mask_B_T],
-                temperature,
-                self._causal.config.vocab_size,
-            )
+            packed = batch.shares_prompts
+            hidden_N_D = self._hidden_of_packed(batch) if packed else self._hidden(batch)
+            targets_N = batch.completion_ids_B_T[mask_B_T]
+            head = partial(_logits, self._causal)
+            if any(p.requires_grad for p in self._causal.get_output_embeddings().parameters()):
+                vocabulary = self._causal.config.vocab_size
+                found = chunked_logprobs(head, hidden_N_D, targets_N, temperature, vocabulary)
+            else:
+                found = frozen_head_logprobs(head, hidden_N_D, targets_N, temperature)
         logprobs_B_T, entropy_B_T = (
             values_N.new_zeros(mask_B_T.shape).masked_scatter(mask_B_T, values_N)
             for values_N in found
@@ -211,7 +217,7 @@ class Policy:
             input_ids=packed.input_ids_1_S,
             position_ids=packed.position_ids_1_S,
             use_cache=False,
-            spans=packed.spans,
+            packed=packed,
         ).last_hidden_state
         # By index_select, whose gradient is summed in order: a prompt's last token is picked once
         # for each completion, and with plain indexing several threads would add these up at once.

@@ -8,7 +8,8 @@ are never made: they would cost more than the repeated prompt does as soon as co
 than P / √G.
 
     S  tokens of the packed row      P  tokens of a prompt      R  of its longest completion
-    G  completions of a prompt       H  heads, K of keys        D  numbers of a head
+    G  completions of a prompt       H  heads, K of keys, M     D  numbers of a head
+                                        of queries for each key
 
 Gradients are those of the plain pass, in which every completion stands behind a prompt of its own,
 up to rounding; with dropout, a prompt has one mask for its whole group.
@@ -17,16 +18,19 @@ up to rounding; with dropout, a prompt has one mask for its whole group.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch.nn.attention.flex_attention import BlockMask
 from transformers import PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from judicaita.training.block_attention import Rule, attend_block
+from judicaita.training.fused_attention import fused, is_fused, visible
 
 ATTENTION = "judicaita_shared_prefix"
 """The name under which transformers finds `attend`."""
@@ -37,9 +41,6 @@ biases, sinks or chunks that it would not see."""
 
 QUERIES_AT_ONCE = 256
 """Rows of scores that are made at a time: memory grows with their number, not with its square."""
-
-KEPT_SCORES = 2**22
-"""Scores of a layer that are kept for the backward pass; of more, all are made again there."""
 
 
 @dataclass(frozen=True)
@@ -57,13 +58,6 @@ class Span:
         """Where the next prompt starts."""
         return self.start + self.prompt + sum(self.completions)
 
-    @property
-    def scores(self) -> int:
-        """Pairs of a query and a key that are looked at, about, of each head."""
-        length = sum(self.completions)
-        own = sum(count * count for count in self.completions)
-        return self.prompt**2 + length * self.prompt + own
-
 
 @dataclass(frozen=True)
 class Packed:
@@ -74,6 +68,23 @@ class Packed:
     spans: tuple[Span, ...]
     sources_N: Tensor
     """For every completion token, row by row: the place of the token that predicts it."""
+    masks: dict[int | None, BlockMask] = field(default_factory=dict, compare=False)
+    """Of the fused kernel, by the layers' windows; the first layer that needs one makes it."""
+
+    def mask(self, window: int | None, *, compiled: bool = True) -> BlockMask:
+        """The blocks that the fused kernel looks at."""
+        if window not in self.masks:
+            lengths = [(span.prompt, *span.completions) for span in self.spans]
+            owners = [
+                (number, part)
+                for number, own in enumerate(lengths)
+                for part, length in enumerate(own)
+                for _ in range(length)
+            ]
+            span_S, part_S = torch.tensor(owners, device=self.sources_N.device).unbind(dim=1)
+            position_S = self.position_ids_1_S[0]
+            self.masks[window] = visible(span_S, part_S, position_S, window, compiled=compiled)
+        return self.masks[window]
 
 
 def pack(rows: Sequence[tuple[Sequence[int], Sequence[int]]], device: torch.device) -> Packed:
@@ -104,7 +115,8 @@ def can_share(model: PreTrainedModel) -> bool:
     """Whether the model is one whose attention can be replaced by `attend`."""
     config = model.config
     is_bidirectional = getattr(config, "use_bidirectional_attention", False)
-    return config.model_type in ARCHITECTURES and not is_bidirectional
+    drops_weights = getattr(config, "attention_dropout", 0.0) > 0
+    return config.model_type in ARCHITECTURES and not is_bidirectional and not drops_weights
 
 
 @contextmanager
@@ -126,140 +138,70 @@ def attend(
     value_1_K_S_D: Tensor,
     attention_mask: Tensor | None,
     *,
-    spans: Sequence[Span],
+    packed: Packed,
     scaling: float,
-    dropout: float = 0.0,
     softcap: float | None = None,
     sliding_window: int | None = None,
     **rest: Any,
 ) -> tuple[Tensor, None]:
     """Attention of a packed row, as transformers calls it; returns [1, S, H, D] and no weights."""
     del module, attention_mask, rest
-    heads = query_1_H_S_D.shape[1]
-    scores = heads * sum(span.scores for span in spans)
-    run = _again if torch.is_grad_enabled() and scores > KEPT_SCORES else _once
-    rule = _Rule(scaling, softcap, sliding_window, dropout)
+    states = (query_1_H_S_D, key_1_K_S_D, value_1_K_S_D)
+    if is_fused(query_1_H_S_D.device):
+        mask = packed.mask(sliding_window)
+        return fused(*states, mask, scaling=scaling, softcap=softcap, compiled=True), None
+    rule = Rule(scaling, softcap, sliding_window)
     outputs = []
-    for span in spans:
+    for span in packed.spans:
         place = slice(span.start, span.end)
-        query, key, value = (x[0, :, place] for x in (query_1_H_S_D, key_1_K_S_D, value_1_K_S_D))
-        outputs += _of_span(query, key, value, span, rule, run)
-    return torch.cat(outputs, dim=1).transpose(0, 1)[None], None
-
-
-@dataclass(frozen=True)
-class _Rule:
-    """How scores become weights."""
-
-    scaling: float
-    softcap: float | None
-    window: int | None
-    dropout: float
-
-    def weights(self, scores: Tensor, query_positions: Tensor, key_positions: Tensor) -> Tensor:
-        """[…, Q, keys] → the same."""
-        scores = scores * self.scaling
-        if self.softcap is not None:
-            scores = self.softcap * torch.tanh(scores / self.softcap)
-        distance = query_positions[:, None] - key_positions
-        hidden = distance < 0
-        if self.window is not None:
-            hidden = hidden | (distance >= self.window)
-        weights = scores.masked_fill(hidden, float("-inf")).softmax(dim=-1)
-        return nn.functional.dropout(weights, self.dropout) if self.dropout else weights
-
-
-Run = Callable[..., Tensor]
-"""Calls a block with its arguments."""
-
-
-def _once(block: Callable[..., Tensor], *arguments: Any) -> Tensor:
-    return block(*arguments)
-
-
-def _again(block: Callable[..., Tensor], *arguments: Any) -> Tensor:
-    """Run a block now, and again in the backward pass instead of keeping its scores."""
-    result: Tensor = checkpoint(block, *arguments, use_reentrant=False)
-    return result
+        query_H_L_D, key_K_L_D, value_K_L_D = (x[0, :, place] for x in states)
+        # Query heads by the key head that they share.
+        query_K_M_L_D = query_H_L_D.unflatten(0, (len(key_K_L_D), -1))
+        outputs += _of_span(query_K_M_L_D, key_K_L_D, value_K_L_D, span, rule)
+    return torch.cat(outputs, dim=2).flatten(0, 1).transpose(0, 1)[None], None
 
 
 def _of_span(
-    query_H_L_D: Tensor,
-    key_K_L_D: Tensor,
-    value_K_L_D: Tensor,
-    span: Span,
-    rule: _Rule,
-    run: Run,
+    query_K_M_L_D: Tensor, key_K_L_D: Tensor, value_K_L_D: Tensor, span: Span, rule: Rule
 ) -> list[Tensor]:
-    """What a prompt and its completions see, [H, tokens, D] each, in the order of the row."""
+    """What a prompt and its completions see, [K, M, tokens, D] each, in the order of the row."""
     length_P = span.prompt
-    own = [x[:, :length_P] for x in (query_H_L_D, key_K_L_D, value_K_L_D)]
-    outputs = [
-        run(_prompt_block, *own, first, rule) for first in range(0, length_P, QUERIES_AT_ONCE)
-    ]
+    outputs = []
+    for first in range(0, length_P, QUERIES_AT_ONCE):
+        last = min(first + QUERIES_AT_ONCE, length_P)
+        begin = max(0, first - rule.window + 1) if rule.window else 0
+        seen = attend_block(
+            query_K_M_L_D[:, None, :, first:last],
+            key_K_L_D[:, begin:last],
+            value_K_L_D[:, begin:last],
+            None,
+            None,
+            rule.hidden(range(first, last), range(begin, last), query_K_M_L_D.device),
+            rule,
+        )
+        outputs.append(seen[:, 0])
     if not sum(span.completions):
         return outputs
-    behind = [x[:, length_P:] for x in (query_H_L_D, key_K_L_D, value_K_L_D)]
-    seen, places = [], []
-    for index_G_R, valid_G_R in _blocks_of_completions(span.completions, query_H_L_D.device):
-        padded = [x[:, index_G_R] for x in behind]
-        seen.append(run(_completion_block, *padded, *own[1:], rule)[:, valid_G_R])
-        places.append(index_G_R[valid_G_R])
-    in_order = torch.cat(places).argsort()
-    outputs.append(torch.cat(seen, dim=1).index_select(1, in_order))
-    return outputs
-
-
-def _prompt_block(
-    query_H_P_D: Tensor, key_K_P_D: Tensor, value_K_P_D: Tensor, first: int, rule: _Rule
-) -> Tensor:
-    """Some of a prompt's queries over the keys that they can see, [H, Q, D]."""
-    heads, length, _ = query_H_P_D.shape
-    last = min(first + QUERIES_AT_ONCE, length)
-    begin = max(0, first - rule.window + 1) if rule.window else 0
-    query_K_M_Q_D = query_H_P_D[:, first:last].unflatten(0, (len(key_K_P_D), -1))
-    scores = _scores(query_K_M_Q_D, key_K_P_D[:, None, begin:last])
-    positions = torch.arange(length, device=scores.device)
-    weights = rule.weights(scores, positions[first:last], positions[begin:last])
-    weights = weights.to(value_K_P_D.dtype)
-    return (weights @ value_K_P_D[:, None, begin:last]).reshape(heads, last - first, -1)
-
-
-def _completion_block(
-    query_H_G_R_D: Tensor,
-    key_K_G_R_D: Tensor,
-    value_K_G_R_D: Tensor,
-    prompt_key_K_P_D: Tensor,
-    prompt_value_K_P_D: Tensor,
-    rule: _Rule,
-) -> Tensor:
-    """Some completions over their prompt and themselves, [H, G, R, D]."""
-    heads, count, length, size = query_H_G_R_D.shape
-    groups, length_P, _ = prompt_key_K_P_D.shape
     # From the window's edge of the first token on: what lies before, no completion sees.
     begin = max(0, length_P - rule.window + 1) if rule.window else 0
-    query_K_M_G_R_D = query_H_G_R_D.unflatten(0, (groups, -1))
-    to_prompt = _scores(query_K_M_G_R_D.flatten(1, 3), prompt_key_K_P_D[:, begin:])
-    to_itself = _scores(query_K_M_G_R_D, key_K_G_R_D[:, None])
-    shape = (*query_K_M_G_R_D.shape[:-1], length_P - begin)
-    scores = torch.cat([to_prompt.view(shape), to_itself], dim=-1)
-    positions = torch.arange(begin, length_P + length, device=scores.device)
-    weights = rule.weights(scores, positions[-length:], positions).to(key_K_G_R_D.dtype)
-    of_prompt, of_itself = weights.split([length_P - begin, length], dim=-1)
-    seen_in_prompt = of_prompt.flatten(1, 3) @ prompt_value_K_P_D[:, begin:]
-    seen_in_itself = of_itself @ value_K_G_R_D[:, None]
-    seen: Tensor = seen_in_prompt.view_as(seen_in_itself) + seen_in_itself
-    return seen.reshape(heads, count, length, size)
-
-
-def _scores(query: Tensor, key: Tensor) -> Tensor:
-    """[…, Q, D] and […, keys, D] → […, Q, keys], in float32 at least.
-
-    Qwen 2's scores overflow float16, and bfloat16 rounds them by whole units before the softmax.
-    """
-    exact = query.dtype if query.dtype.itemsize >= 4 else torch.float32
-    with torch.autocast(query.device.type, enabled=False):
-        return query.to(exact) @ key.to(exact).transpose(-1, -2)
+    prompt = [x[:, begin:length_P] for x in (key_K_L_D, value_K_L_D)]
+    seen, places = [], []
+    for index_G_R, valid_G_R in _blocks_of_completions(span.completions, key_K_L_D.device):
+        index_G_R = index_G_R + length_P
+        end = length_P + index_G_R.shape[1]
+        seen_K_G_M_R_D = attend_block(
+            query_K_M_L_D[:, :, index_G_R].transpose(1, 2),
+            *prompt,
+            key_K_L_D[:, index_G_R],
+            value_K_L_D[:, index_G_R],
+            rule.hidden(range(length_P, end), range(begin, end), key_K_L_D.device),
+            rule,
+        )
+        seen.append(seen_K_G_M_R_D.transpose(1, 2)[:, :, valid_G_R])
+        places.append(index_G_R[valid_G_R])
+    in_order = torch.cat(places).argsort()
+    outputs.append(torch.cat(seen, dim=2).index_select(2, in_order))
+    return outputs
 
 
 def _blocks_of_completions(
@@ -267,8 +209,8 @@ def _blocks_of_completions(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Completions of about the same length, as many at a time as have `QUERIES_AT_ONCE` tokens.
 
-    For each block the places of their tokens behind the prompt, [G, R], and which are places at
-    all; the others repeat a token, which nothing valid sees, being behind it.
+    For each block the places of their tokens, counted from the prompt's end, [G, R], and which are
+    places at all; the others repeat a token, which nothing valid sees, being behind it.
     """
     starts = [sum(lengths[:number]) for number in range(len(lengths))]
     longest_first = sorted(range(len(lengths)), key=lambda number: -lengths[number])

@@ -10,6 +10,7 @@ from judicaita.errors import CheckpointError
 from judicaita.training.batching import Item
 from judicaita.training.devices import Placement
 from judicaita.training.optimization import Updater
+from judicaita.training.reference_policy import ReferenceCopy
 from judicaita.training.rehearsal import Rehearsal
 from judicaita.training.sampler import ShuffleSampler
 
@@ -18,14 +19,15 @@ from judicaita.training.sampler import ShuffleSampler
 class RunState:
     """The parts of a run that change from step to step; a checkpoint holds all of them.
 
-    Rollouts never wait between two steps, and the reference of the KL penalty is the model with its
-    adapter switched off: of neither is there anything to hold.
+    Rollouts never wait between two steps, so that there is nothing to hold of them.
     """
 
     placement: Placement
     updater: Updater
     sampler: ShuffleSampler[Item]
     rehearsal: Rehearsal | None
+    reference: ReferenceCopy | None
+    """None where there is no copy: no penalty, or the adapter is switched off for it."""
     data: Mapping[str, str]
     """Fingerprints of the training and the held-out samples."""
     steps_done: int = 0
@@ -65,6 +67,7 @@ class RunState:
             "faults_in_a_row": self.faults_in_a_row,
             "evaluated": self.evaluated,
             "updater": self.updater.state_dict(),
+            **({"reference": self.reference.state_dict()} if self.reference else {}),
             **self.position(),
         }
 
@@ -77,6 +80,13 @@ class RunState:
                 "the data sets, tasks, max_samples and seed of that run."
             )
         self.updater.load_state_dict(state["updater"])
+        if self.reference is not None:
+            if "reference" not in state:
+                raise CheckpointError(
+                    "the checkpoint holds no reference model, since its run had no copy of one. "
+                    "Resume with the beta, use_lora and reference_sync_steps of that run."
+                )
+            self.reference.load_state_dict(state["reference"])
         self.steps_done = int(state["steps_done"])
         self.faults_in_a_row = int(state["faults_in_a_row"])
         step, metrics = state["evaluated"] or (-1, {})

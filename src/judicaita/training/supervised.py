@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from judicaita.errors import DataError
 from judicaita.training.algorithms.reduction import token_mean
@@ -66,7 +67,8 @@ def fitting_rows(
 def supervised_backward(
     policy: Policy, updater: Updater, rows: Sequence[Row], micro_batch: int, weight: float = 1.0
 ) -> tuple[float, int]:
-    """Add ``weight`` times the gradient of the loss of some rows, ``micro_batch`` at a time.
+    """Add ``weight`` times the gradient of the loss of some rows, ``micro_batch`` at a time; fewer
+    where memory has run out before.
 
     The loss is the mean over all completion tokens of the rows, however they are split. Returns it
     without the weight, in nats per token, and the number of these tokens. `NumericalError` if it is
@@ -74,8 +76,9 @@ def supervised_backward(
     """
     token_count = sum(len(completion) for _, completion in rows)
     total = 0.0
-    for start in range(0, len(rows), micro_batch):
-        tokens = collate(rows[start : start + micro_batch], policy.pad_id, policy.placement.device)
+    size = max(1, micro_batch >> updater.halvings)
+    for start in range(0, len(rows), size):
+        tokens = collate(rows[start : start + size], policy.pad_id, policy.placement.device)
         with policy.training_pass(tokens):
             logprobs_B_T, _ = policy.logprobs(tokens, temperature=1.0)
             loss = token_mean(-logprobs_B_T, tokens.mask_B_T, token_count)
@@ -89,6 +92,9 @@ def supervised_step(
 ) -> SupervisedStep:
     """One optimizer step on some rows; see `supervised_backward`."""
     policy.model.train()
-    loss, tokens = supervised_backward(policy, updater, rows, micro_batch)
+    loss, tokens = updater.collect(
+        partial(supervised_backward, policy, updater, rows, micro_batch),
+        min(micro_batch, len(rows)),
+    )
     info = updater.step()
     return SupervisedStep(updater.step_count, loss, tokens, info.grad_norm, info.learning_rate)

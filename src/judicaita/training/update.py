@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field
+from functools import partial
 
+import torch
 from torch import Tensor
 
 from judicaita.training.algorithms.kl import k3
@@ -22,7 +24,8 @@ class PolicyUpdate:
     """The update of GRPO: clipped loss per token, mean over all tokens of the step, optional KL.
 
     With ``rehearsal``, which draws the worked solutions of an optimizer step, `rehearsal_weight`
-    times their supervised loss is added to each. ``supervisor`` may stop the run between
+    times their supervised loss is added to each. ``reference`` is what the KL penalty compares
+    with: within it the policy's model is the reference. ``supervisor`` may stop the run between
     micro-batches, until the weights have begun to move.
     """
 
@@ -32,10 +35,11 @@ class PolicyUpdate:
         updater: Updater,
         config: TrainingConfig,
         rehearsal: Callable[[], Sequence[Row]] | None,
+        reference: Callable[[], AbstractContextManager[None]],
         supervisor: Supervisor,
     ) -> None:
         self.policy, self.updater, self.config = policy, updater, config
-        self.rehearsal, self.supervisor = rehearsal, supervisor
+        self.rehearsal, self.reference, self.supervisor = rehearsal, reference, supervisor
 
     def __call__(self, batches: Sequence[Batch], token_count: int) -> dict[str, float]:
         """Move the weights ``num_iterations`` times; returns losses (nats per token) and norms.
@@ -52,28 +56,22 @@ class PolicyUpdate:
 
     def _iterate(self, batches: Sequence[Batch], token_count: int) -> dict[str, float]:
         self.policy.model.train()
-        old: list[Tensor] = []
+        old: list[Tensor | None] = [None] * len(batches)
         applied = 0
         rehearsed: list[tuple[float, int]] = []
         with ExitStack() as stack:
             for _ in range(self.config.num_iterations):
-                sums = _Sums()
-                for index, batch in enumerate(batches):
-                    self.supervisor.pulse()
-                    old_logprobs_B_T = self._backward(
-                        batch, old[index] if index < len(old) else None, token_count, sums
-                    )
-                    if len(old) <= index:
-                        old.append(old_logprobs_B_T)
-                if self.rehearsal is not None:
-                    rehearsed.append(self._rehearse(self.rehearsal()))
+                gradients = partial(self._gradients, batches, old, token_count, self._to_rehearse())
+                found = self.updater.collect(gradients, self._largest(batches))
+                old = [*found.old_logprobs]
+                rehearsed += found.rehearsed
                 self.supervisor.pulse()
                 if not applied:
                     stack.enter_context(self.supervisor.uninterrupted())
                 info = self.updater.step()
                 applied += info.applied
         return {
-            **(sums.metrics(token_count, with_kl=self.config.beta > 0) if batches else {}),
+            **(found.sums.metrics(token_count, with_kl=self.config.beta > 0) if batches else {}),
             **_rehearsal_metrics(rehearsed),
             "grad_norm": info.grad_norm,
             "grad_norm_clipped": info.grad_norm_clipped,
@@ -81,12 +79,47 @@ class PolicyUpdate:
             "updates": float(applied),
         }
 
-    def _rehearse(self, rows: Sequence[Row]) -> tuple[float, int]:
-        """Add the gradient of the supervised term, as many rows at a time as a micro-batch has."""
-        size = self.config.batch_size * self.config.num_rollouts
-        return supervised_backward(
-            self.policy, self.updater, rows, size, self.config.rehearsal_weight
+    def _to_rehearse(self) -> Sequence[Row]:
+        return () if self.rehearsal is None else self.rehearsal()
+
+    def _largest(self, batches: Sequence[Batch]) -> int:
+        """Rows of the largest micro-batch before memory has run out."""
+        return max(
+            [self._rehearsed_at_once] * (self.rehearsal is not None)
+            + [len(b.rows) for b in batches]
         )
+
+    @property
+    def _rehearsed_at_once(self) -> int:
+        """As many rows as a micro-batch has."""
+        return self.config.batch_size * self.config.num_rollouts
+
+    def _gradients(
+        self,
+        batches: Sequence[Batch],
+        old: Sequence[Tensor | None],
+        token_count: int,
+        rows: Sequence[Row],
+    ) -> _Found:
+        """Add the gradients of an update: of every micro-batch, then of what is rehearsed."""
+        found = _Found()
+        for batch, old_logprobs_B_T in zip(batches, old, strict=True):
+            parts = []
+            for place, piece in batch.pieces(self.updater.halvings):
+                self.supervisor.pulse()
+                known = None if old_logprobs_B_T is None else old_logprobs_B_T[place]
+                parts.append(self._backward(piece, known, token_count, found.sums))
+            found.old_logprobs.append(torch.cat(parts))
+        if rows:
+            done = supervised_backward(
+                self.policy,
+                self.updater,
+                rows,
+                self._rehearsed_at_once,
+                self.config.rehearsal_weight,
+            )
+            found.rehearsed.append(done)
+        return found
 
     def _backward(
         self, batch: Batch, old_logprobs_B_T: Tensor | None, token_count: int, sums: _Sums
@@ -103,15 +136,17 @@ class PolicyUpdate:
         self, batch: Batch, old_logprobs_B_T: Tensor | None, token_count: int, sums: _Sums
     ) -> Tensor:
         config, mask = self.config, batch.mask_B_T
+        reference_B_T: Tensor | None = None
+        if config.beta > 0:
+            with self.reference():
+                reference_B_T, _ = self.policy.logprobs(batch, config.temperature)
         logprobs_B_T, entropy_B_T = self.policy.logprobs(batch, config.temperature)
         if old_logprobs_B_T is None:
             old_logprobs_B_T = logprobs_B_T.detach()
         output = config.loss(logprobs_B_T, old_logprobs_B_T, batch.advantages_B_T)
         policy_loss = loss = token_mean(output.per_token_B_T, mask, token_count)
         kl: Tensor | None = None
-        if config.beta > 0:
-            with self.policy.reference():
-                reference_B_T, _ = self.policy.logprobs(batch, config.temperature)
+        if reference_B_T is not None:
             kl = token_mean(k3(logprobs_B_T, reference_B_T), mask, token_count)
             loss = policy_loss + config.beta * kl
         self.updater.backward(loss)
@@ -153,6 +188,17 @@ class _Sums:
             "clip_fraction": self.clipped / self.tokens,
             "rollout_mismatch": self.mismatch / self.tokens,
         }
+
+
+@dataclass
+class _Found:
+    """What comes of the passes of an update, beside the gradients."""
+
+    sums: _Sums = field(default_factory=_Sums)
+    old_logprobs: list[Tensor] = field(default_factory=list)
+    """Of each batch, what the ratios refer to."""
+    rehearsed: list[tuple[float, int]] = field(default_factory=list)
+    """Loss and tokens of the supervised term, if there is one."""
 
 
 def _rehearsal_metrics(rehearsed: Sequence[tuple[float, int]]) -> dict[str, float]:

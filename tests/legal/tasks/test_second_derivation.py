@@ -117,7 +117,7 @@ def adverse_possession(prompt: str) -> str:
     own = told_of(prompt, asked(prompt, r"Does (\w+) own the land\?$"))
     years = re.search(r"stayed for (\d+) years", own)
     defeated = [
-        years is not None and int(years[1]) < 20,
+        "stayed for a decade" in own or (years is not None and int(years[1]) < 20),
         re.search("in secret|by night", own),
         re.search("on a lease|with leave", own),
         re.search("with the (?:owner|public)", own),

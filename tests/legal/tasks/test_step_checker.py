@@ -315,7 +315,7 @@ LABELLED: dict[tuple[str, str], tuple[tuple[str, str], ...]] = {
         ("There is no word on Ava's farming, so farming is open.", T),
         ("by mistake, so hostile.", T),
         ("with the public, so shared.", T),
-        ("for 12 years, so under twenty years.", F),
+        ("for a decade, so under twenty years.", F),
         ("in plain view, so open.", F),
         ("no word on stay, so stay is open.", F),
         ("by mistake, so not hostile.", F),

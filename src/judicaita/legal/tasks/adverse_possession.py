@@ -35,7 +35,7 @@ class AdversePossession(ElementFamily):
             "stay",
             can_be_missing=True,
             meeting=("for 21 years", "for 25 years", "for 30 years", "for 40 years"),
-            failing=("for 12 years", "for 19 years"),
+            failing=("for a decade", "for 19 years"),
         ),
         Listed(
             "open",

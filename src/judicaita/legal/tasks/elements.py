@@ -8,6 +8,8 @@
     5      all                   two asides: sentences about another person that decide nothing
     6      all                   a second matter, whose every fact is the opposite
 
+A needed fact that is missing is told to be ("There is no word on …"); on level 6 nothing is.
+
 Facts are told, and decided, in the order of the elements; on level 6 in any order. Level 6 binds
 facts to roles: both facts of every element are told, one of each party, so that which words occur
 says nothing about the answer.
@@ -178,9 +180,8 @@ class ElementFamily(ABC):
             told = self._with_concessions(rng, told, asked)
         if level == _BOUND:
             told += [(other, *item) for item in self._opposite(rng, facts).items()]
+            told = [item for item in told if item[2] is not None]
             rng.shuffle(told)
-        # From the fifth level on, a missing fact is not told to be missing.
-        told = [item for item in told if item[2] is not None or level < _DISTRACTED]
         return replace(case, told=tuple(told))
 
     def _draw_fact(self, rng: random.Random, element: Element) -> str | None:

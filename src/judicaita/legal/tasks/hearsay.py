@@ -48,10 +48,10 @@ class Hearsay(ElementFamily):
             "{who}'s words go {fact}.",
             "purpose",
             meeting=(
-                "to prove the sale",
                 "to prove the debt",
-                "to prove the speed",
-                "to prove the promise",
+                "to establish a sale",
+                "as proof of speed",
+                "in proof of a promise",
             ),
             failing=("to show notice", "to reveal fear"),
         ),

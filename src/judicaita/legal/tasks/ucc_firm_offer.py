@@ -50,9 +50,9 @@ class UccFirmOffer(ElementFamily):
             "signature",
             meeting=(
                 "in a signed letter",
-                "in a signed fax",
+                "by signed fax",
                 "over a signature",
-                "in a signed email",
+                "with a signed email",
             ),
             failing=("in spoken words", "in an unsigned note"),
         ),

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 LOGITS_AT_ONCE = 2**25
 """Numbers of one chunk of logits, 128 MiB in float32: about 130 tokens of Gemma's vocabulary."""
 
+TOKENS_AT_ONCE = 128
+"""Tokens of a chunk under a head that does not learn: fewer would leave a processor idle."""
+
 
 def token_logprobs(
     logits_B_T_V: Tensor, targets_B_T: Tensor, temperature: float
@@ -25,7 +28,7 @@ def token_logprobs(
     log_p_B_T_V = (logits / temperature).log_softmax(dim=-1)
     chosen_B_T = log_p_B_T_V.gather(-1, targets_B_T[..., None]).squeeze(-1)
     detached = log_p_B_T_V.detach()
-    entropy_B_T = -(detached.exp() * detached).sum(dim=-1)
+    entropy_B_T = -detached.exp().mul_(detached).sum(dim=-1)
     return chosen_B_T, entropy_B_T
 
 
@@ -57,3 +60,33 @@ def chunked_logprobs(
     ]
     logprobs, entropies = zip(*chunks, strict=True)
     return torch.cat(logprobs), torch.cat(entropies)
+
+
+def frozen_head_logprobs(
+    head: Callable[[Tensor], Tensor], hidden_N_D: Tensor, targets_N: Tensor, temperature: float
+) -> tuple[Tensor, Tensor]:
+    """`chunked_logprobs` under a head that does not learn: no logits are kept, and none made again.
+
+    A token's log-probability depends on its own hidden state alone. So its gradient by that state,
+    [D], is known as soon as its logits are, whatever the loss will be: the loss only scales it.
+    """
+    import torch
+
+    needs_gradient = torch.is_grad_enabled() and hidden_N_D.requires_grad
+    logprobs, entropies, slopes = [], [], []
+    for hidden_C_D, targets_C in zip(
+        hidden_N_D.detach().split(TOKENS_AT_ONCE), targets_N.split(TOKENS_AT_ONCE), strict=True
+    ):
+        hidden_C_D.requires_grad_(needs_gradient)
+        logprobs_C, entropies_C = token_logprobs(head(hidden_C_D), targets_C, temperature)
+        if needs_gradient:
+            slopes += torch.autograd.grad(logprobs_C.sum(), hidden_C_D)
+        logprobs.append(logprobs_C.detach())
+        entropies.append(entropies_C)
+    logprobs_N = torch.cat(logprobs)
+    if needs_gradient:
+        slopes_N_D = torch.cat(slopes)
+        # Of value 0, and with the slopes as its gradient.
+        linear_N = ((hidden_N_D - hidden_N_D.detach()) * slopes_N_D).sum(dim=-1)
+        logprobs_N = logprobs_N + linear_N.to(logprobs_N.dtype)
+    return logprobs_N, torch.cat(entropies)

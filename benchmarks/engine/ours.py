@@ -1,0 +1,171 @@
+"""This project's side: the trainer's own engine, batching and update, timed part by part."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from peft import PeftModel
+from torch.utils.flop_counter import FlopCounterMode
+from workload import (
+    EOS,
+    LEARNING_RATE,
+    Shape,
+    Step,
+    draw_ids,
+    gradient_of,
+    make_tokenizer,
+    reward,
+    timed_call,
+)
+
+from judicaita.training import block_attention
+from judicaita.training.algorithms import logprobs
+from judicaita.training.batching import Batch, make_batch, micro_batches
+from judicaita.training.config import TrainingConfig
+from judicaita.training.credit import weigh_group
+from judicaita.training.devices import place
+from judicaita.training.optimization import Updater
+from judicaita.training.policy import Policy
+from judicaita.training.rollouts import native
+from judicaita.training.rollouts.base import SamplingParams
+from judicaita.training.supervision import Supervisor
+from judicaita.training.update import PolicyUpdate
+from judicaita.types import Group, RewardResult, Sample
+
+Tokens = Sequence[Sequence[int]]
+"""Of each completion, prompt by prompt."""
+
+
+class Ours:
+    """Takes optimizer steps of a shape, with completions that are given."""
+
+    def __init__(self, model: PeftModel, shape: Shape) -> None:
+        self.shape = shape
+        self.config = TrainingConfig(
+            base_model="benchmark",
+            device="cpu",
+            batch_size=shape.prompts,
+            num_rollouts=shape.group,
+            gradient_accumulation_steps=1,
+            # Room for one group, however long its completions: each goes through a pass of its own.
+            micro_batch_tokens=shape.prompt_tokens + shape.group * shape.completion_tokens,
+            generation_max_length=shape.completion_tokens,
+            lora_dropout=0.0,
+            grpo_tau=1.0,
+            grpo_gamma=1.0,
+            learning_rate=LEARNING_RATE,
+            lr_scheduler="constant",
+            weight_decay=0.0,
+            max_grad_norm=0.0,
+            system_prompt="",
+        )
+        self.policy = Policy(model, make_tokenizer(), place("cpu", "auto"))  # type: ignore[arg-type]
+        self.engine = native.NativeEngine(self.policy)
+        updater = Updater(self.policy, self.config, total_steps=1000)
+        supervisor = Supervisor(None, 0, Path(tempfile.gettempdir()) / "stalls.txt", print)
+        self.update = PolicyUpdate(
+            self.policy, updater, self.config, None, self.policy.reference, supervisor
+        )
+        self.now = Step()
+        self.policy.logprobs = timed_call(lambda: self.now, "forward", self.policy.logprobs)  # type: ignore[method-assign]
+        updater.backward = timed_call(lambda: self.now, "backward", updater.backward)  # type: ignore[method-assign]
+        updater.step = self._keeping_gradient(
+            timed_call(lambda: self.now, "optimizer", updater.step)
+        )  # type: ignore[method-assign]
+
+    def _keeping_gradient(self, step: Callable[[], Any]) -> Callable[[], Any]:
+        def keep_and_step() -> Any:
+            self.now.gradient = gradient_of(self.policy.model)
+            return step()
+
+        return keep_and_step
+
+    def step(self, prompts: Sequence[str], tokens: Tokens) -> Step:
+        """One optimizer step, its completions decoded anew and found to be these."""
+        self.now = Step()
+        with self.now.timed("total"):
+            with self.now.timed("generation"), replayed(tokens):
+                groups = self._generate([self.policy.encode(prompt) for prompt in prompts])
+            self.update(self._batches(groups), sum(map(len, tokens)))
+        return self.now
+
+    def _generate(self, prompts: Sequence[tuple[int, ...]]) -> list[Group]:
+        sampling = SamplingParams(self.shape.completion_tokens)
+        completed = self.engine.generate(prompts, self.shape.group, sampling)
+        groups = []
+        for number, (ids, completions) in enumerate(zip(prompts, completed, strict=True)):
+            texts = tuple(self.policy.decode(each.token_ids) for each in completions)
+            results = tuple(RewardResult(reward(each.token_ids)) for each in completions)
+            sample = Sample(f"prompt {number}", "")
+            groups.append(Group(sample, ids, completions, texts, results))
+        return groups
+
+    def _batches(self, groups: Sequence[Group]) -> list[Batch]:
+        weighed = [weigh_group(group, self.config) for group in groups]
+        return [
+            make_batch(together, self.policy, self.config.grpo_gamma)
+            for together in micro_batches(weighed, self.config)
+        ]
+
+    def flops(self, prompts: Sequence[str], tokens: Tokens) -> int:
+        """Of a training pass that makes nothing twice."""
+        self.now = Step()  # the last one is over
+        with replayed(tokens):
+            groups = self._generate([self.policy.encode(prompt) for prompt in prompts])
+        again = 0
+
+        def scores(*arguments: Any) -> Any:
+            """Made in the forward pass, and once more in the backward pass."""
+            nonlocal again
+            with FlopCounterMode(display=False) as own:
+                found = weights(*arguments)
+            again += own.get_total_flops()
+            return found
+
+        weights = block_attention._weights
+        with (
+            mock.patch.object(block_attention, "_weights", scores),
+            mock.patch.object(logprobs, "LOGITS_AT_ONCE", 2**62),
+            FlopCounterMode(display=False) as counter,
+        ):
+            for batch in self._batches(groups):
+                with self.policy.training_pass(batch):
+                    values_B_T, _ = self.policy.logprobs(batch, 1.0)
+                    values_B_T[batch.mask_B_T].sum().backward()
+        self.update.updater.optimizer.zero_grad()
+        return int(counter.get_total_flops() - again / 2)
+
+
+def tokens_of(shape: Shape, step: int) -> list[tuple[int, ...]]:
+    """Completions for a step that no other trainer has taken."""
+    return [
+        (*draw_ids(length - 1, f"{shape}/{step}/{row}"), EOS)
+        for row, length in enumerate(shape.lengths(step))
+    ]
+
+
+@contextmanager
+def replayed(tokens: Tokens) -> Iterator[None]:
+    """Within it the engine samples as ever, and then takes the tokens that are given."""
+    sample, live, position = native.sample_tokens, list(range(len(tokens))), 0
+
+    def take(logits_R_V: torch.Tensor, *rest: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        nonlocal live, position
+        sample(logits_R_V, *rest)
+        if len(logits_R_V) < len(live):  # finished rows have left the batch
+            live = [row for row in live if len(tokens[row]) > position]
+        assert len(live) == len(logits_R_V)
+        taken = [tokens[row][position] if position < len(tokens[row]) else EOS for row in live]
+        position += 1
+        taken_R = torch.tensor(taken)
+        log_p_R_V = logits_R_V.log_softmax(-1)
+        return taken_R, log_p_R_V.gather(-1, taken_R[:, None])[:, 0]
+
+    with mock.patch.object(native, "sample_tokens", take):
+        yield
