@@ -40,7 +40,7 @@ def test_the_engine_s_cost_is_measured_without_trl_and_datasets() -> None:
     found = measured("growth", prompt_tokens=40, group=3, completion_tokens=12, prompts=2)
     parts = found["split"]
     assert parts.keys() == {"generation", "reference", "forward", "backward", "optimizer", "other"}
-    assert sum(parts.values()) == pytest.approx(found["seconds"])
+    assert 0 <= parts["other"] < 0.2 * found["seconds"]
     assert all(parts[name] > 0 for name in ("generation", "forward", "backward", "optimizer"))
     assert 0 < found["share_of_peak"] < 1
     assert 100 < found["memory"] < 10_000

@@ -4,9 +4,11 @@
     python benchmarks/engine --pairs 5               the same
     PYTHONPATH=src python benchmarks/engine --growth needs no TRL: how the cost grows
 
-Every row runs in a process of its own, with its threads and its allocator's settings; memory is
-measured in further processes, one for each side, with the plain allocator. Written to
-``benchmarks/results/engine.json`` and drawn in ``engine.png`` beside it.
+Every row runs in a process of its own, with its threads and its allocator's settings; its memory is
+measured in further processes, one for each side, with the plain allocator. TRL's time is that of a
+step of its trainer; this side's of generation, advantages, batching and update, which leaves out
+the drawing of prompts and the writing of records. Written to ``benchmarks/results/engine.json`` and
+drawn in ``engine.png`` beside it.
 """
 
 from __future__ import annotations
@@ -47,6 +49,7 @@ ROWS = (
     (Shape(512, 8, 512, exact=True), "trl_tuned", 1, "tuned"),
     (Shape(1024, 16, 96, prompts=1), "trl_tuned", 1, "tuned"),
     (Shape(128, 8, 96), "trl_tuned", 1, "tuned"),
+    (Shape(512, 8, 96, architecture="llama"), "trl_tuned", 1, "tuned"),
 )
 
 _MIDDLE = Shape(512, 8, 96, prompts=1, exact=True)
@@ -64,8 +67,8 @@ GROWTH = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--pairs", type=int, default=5, help="of a row (default 5)")
-    parser.add_argument("--rows", type=int, nargs="*", help="only these, from 0")
-    parser.add_argument("--growth", action="store_true", help="only how the cost grows")
+    parser.add_argument("--rows", type=int, nargs="*", help="only these, from 0; not written")
+    parser.add_argument("--growth", action="store_true", help="only how cost grows; not written")
     parser.add_argument("--output", type=Path, default=RESULTS)
     parser.add_argument("--one", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -74,13 +77,17 @@ def main() -> None:
         task["shape"] = Shape(**task["shape"])
         print(json.dumps(measure(**task)))
         return
-    rows = []
+    rows: list[dict[str, Any]] = []
     if not arguments.growth:
         if importlib.util.find_spec("trl") is None:
             sys.exit("TRL is not installed here: run `make bench`, or --growth without it.")
         chosen = range(len(ROWS)) if arguments.rows is None else arguments.rows
         rows = [compare(*ROWS[number], arguments.pairs) for number in chosen]
-    cost = {} if arguments.rows else {name: grow(shapes) for name, shapes in GROWTH.items()}
+    if arguments.rows is not None:
+        return
+    cost = {name: grow(shapes) for name, shapes in GROWTH.items()}
+    if arguments.growth:
+        return
     arguments.output.mkdir(parents=True, exist_ok=True)
     result = {"machine": machine(), "allocators": ALLOCATORS, "rows": rows, "growth": cost}
     (arguments.output / "engine.json").write_text(json.dumps(result, indent=2) + "\n")
@@ -96,14 +103,12 @@ def compare(shape: Shape, peer: str, threads: int, allocator: str, count: int) -
         "threads": threads,
         "allocator": allocator,
         **found,
-        **{
-            f"memory_{name}": run("memory", shape, side, threads, "plain")["memory"]
-            for name, side in (("ours", "ours"), ("peer", peer))
-        },
+        **memories(shape, peer, threads),
     }
     length = "" if shape.exact else "≤ "
     print(
-        f"P {shape.prompt_tokens}, G {shape.group}, R {length}{shape.completion_tokens}, {peer}, "
+        f"{shape.architecture}, P {shape.prompt_tokens}, G {shape.group}, "
+        f"R {length}{shape.completion_tokens}, {peer}, "
         f"{threads} threads, {allocator} allocator: step {row['ratio_step']:.1f}×, "
         f"forward + backward {row['ratio_training']:.1f}×, "
         f"memory {row['memory_ours']:.0f} of {row['memory_peer']:.0f} MiB, "
@@ -114,6 +119,19 @@ def compare(shape: Shape, peer: str, threads: int, allocator: str, count: int) -
         parts = ", ".join(f"{name} {seconds:.2f}" for name, seconds in split.items())
         print(f"    {side}: {row[f'seconds_{side}']:.2f} s: {parts}", flush=True)
     return row
+
+
+def memories(shape: Shape, peer: str, threads: int) -> dict[str, Any]:
+    """Peaks of both sides, and what they were before the first step; where there are two prompts,
+    also with both of them in one pass of ours, and each in a pass of its own of TRL's."""
+    sides = {"ours": "ours", "peer": peer}
+    if shape.prompts > 1:
+        sides |= {"ours_at_once": "ours_at_once", "peer_by_group": f"{peer}_by_group"}
+    found = {name: run("memory", shape, side, threads, "plain") for name, side in sides.items()}
+    return {
+        **{f"memory_{name}": measured["memory"] for name, measured in found.items()},
+        "memory_before": {name: measured["before"] for name, measured in found.items()},
+    }
 
 
 def grow(shapes: list[Shape]) -> list[dict[str, Any]]:

@@ -31,17 +31,21 @@ def _bars(axes: Any, rows: list[dict[str, Any]]) -> None:
         heights = [number + 0.2 - 0.4 * place for number in range(len(rows))]
         bars = axes.barh(heights, [row[key] for row in rows], 0.38, label=name)
         axes.bar_label(bars, fmt="%.1f×", fontsize=8, padding=2)
-    labels = [
-        f"P {row['prompt_tokens']}, G {row['group']}, R {'' if row['exact'] else '≤ '}"
-        f"{row['completion_tokens']}\n{row['peer'].replace('_', ' ')}, {row['threads']} thread"
-        f"{'s' * (row['threads'] > 1)}"
-        for row in rows
-    ]
+    labels = [f"{_shape(row)}\n{_against(row)}" for row in rows]
     axes.set_yticks(range(len(rows)), labels, fontsize=8)
     axes.invert_yaxis()
     axes.set_title("times faster than TRL on the same tokens")
     axes.grid(axis="x", alpha=0.3)
     axes.legend(fontsize="small", loc="lower right")
+
+
+def _shape(row: dict[str, Any]) -> str:
+    length = f"{'' if row['exact'] else '≤ '}{row['completion_tokens']}"
+    return f"{row['architecture']}, P {row['prompt_tokens']}, G {row['group']}, R {length}"
+
+
+def _against(row: dict[str, Any]) -> str:
+    return f"{row['peer'].replace('_', ' ')}, {row['threads']} thread{'s' * (row['threads'] > 1)}"
 
 
 def _lines(axes: Any, name: str, points: list[dict[str, Any]]) -> None:

@@ -15,9 +15,9 @@ from workload import Shape, Step, make_model, matmul_peak, prompt_texts, relativ
 
 def pairs(shape: Shape, peer: str, count: int) -> dict[str, Any]:
     """Steps of both sides in turn, each pair on the same weights, prompts and tokens."""
-    from peer import PEERS, Peer  # it needs TRL
+    from peer import Peer  # it needs TRL
 
-    model = make_model()
+    model = make_model(shape.architecture)
     ours = Ours(copy.deepcopy(model), shape)
     theirs: list[Step] = []
     own: list[Step] = []
@@ -32,8 +32,10 @@ def pairs(shape: Shape, peer: str, count: int) -> dict[str, Any]:
         theirs.append(trl.now)
         own.append(step)
 
-    trl = Peer(model, shape, PEERS[peer], count + 1, sync, follow)
+    trl = Peer(model, shape, peer, count + 1, sync, follow)
     trl.trainer.train()
+    if peer == "trl_tuned":  # else it computes in bf16
+        assert max(differences) < 1e-5, differences
     peak = matmul_peak()
     flops = ours.flops(trl.prompts, trl.tokens)
     tokens = sum(map(len, trl.tokens))
@@ -62,7 +64,7 @@ def pairs(shape: Shape, peer: str, count: int) -> dict[str, Any]:
 
 def growth(shape: Shape, count: int) -> dict[str, Any]:
     """Steps of this project's side alone."""
-    ours = Ours(make_model(), shape)
+    ours = Ours(make_model(shape.architecture), shape)
     texts = prompt_texts(shape, count + 1)
     steps = []
     for number in range(count + 1):
@@ -70,6 +72,7 @@ def growth(shape: Shape, count: int) -> dict[str, Any]:
         prompts = texts[first : first + shape.prompts]
         tokens = tokens_of(shape, number)
         steps.append(replace(ours.step(prompts, tokens), gradient={}))
+    memory = _peak_mib()
     flops, peak = ours.flops(prompts, tokens), matmul_peak()
     training = statistics.median(step.training for step in steps[1:])
     return {
@@ -77,23 +80,26 @@ def growth(shape: Shape, count: int) -> dict[str, Any]:
         "split": _split(steps[1:]),
         "share_of_peak": flops / training / peak,
         "tokens_of_last_step": sum(map(len, tokens)),
-        "memory": _peak_mib(),
+        "memory": memory,
     }
 
 
 def memory(shape: Shape, side: str) -> dict[str, Any]:
     """Peak resident memory of a process that takes two steps, MiB."""
-    if side == "ours":
-        growth_steps = 2
-        ours, texts = Ours(make_model(), shape), prompt_texts(shape, growth_steps)
-        for number in range(growth_steps):
+    model = make_model(shape.architecture)
+    if side.startswith("ours"):
+        ours, texts = Ours(model, shape, at_once=side == "ours_at_once"), prompt_texts(shape, 2)
+        before = _peak_mib()
+        for number in range(2):
             first = number * shape.prompts
             ours.step(texts[first : first + shape.prompts], tokens_of(shape, number))
     else:
-        from peer import PEERS, Peer
+        from peer import Peer
 
-        Peer(make_model(), shape, PEERS[side], 2).trainer.train()
-    return {"memory": _peak_mib()}
+        trl = Peer(model, shape, side, 2)
+        before = _peak_mib()
+        trl.trainer.train()
+    return {"memory": _peak_mib(), "before": before}
 
 
 def _peak_mib() -> float:

@@ -25,7 +25,6 @@ from workload import (
 )
 
 from judicaita.training import block_attention
-from judicaita.training.algorithms import logprobs
 from judicaita.training.batching import Batch, make_batch, micro_batches
 from judicaita.training.config import TrainingConfig
 from judicaita.training.credit import weigh_group
@@ -45,16 +44,17 @@ Tokens = Sequence[Sequence[int]]
 class Ours:
     """Takes optimizer steps of a shape, with completions that are given."""
 
-    def __init__(self, model: PeftModel, shape: Shape) -> None:
+    def __init__(self, model: PeftModel, shape: Shape, *, at_once: bool = False) -> None:
+        """``at_once`` puts all groups through one training pass, else each goes by itself."""
         self.shape = shape
+        one_group = shape.prompt_tokens + shape.group * shape.completion_tokens
         self.config = TrainingConfig(
             base_model="benchmark",
             device="cpu",
             batch_size=shape.prompts,
             num_rollouts=shape.group,
             gradient_accumulation_steps=1,
-            # Room for one group, however long its completions: each goes through a pass of its own.
-            micro_batch_tokens=shape.prompt_tokens + shape.group * shape.completion_tokens,
+            micro_batch_tokens=None if at_once else one_group,
             generation_max_length=shape.completion_tokens,
             lora_dropout=0.0,
             grpo_tau=1.0,
@@ -131,7 +131,6 @@ class Ours:
         weights = block_attention._weights
         with (
             mock.patch.object(block_attention, "_weights", scores),
-            mock.patch.object(logprobs, "LOGITS_AT_ONCE", 2**62),
             FlopCounterMode(display=False) as counter,
         ):
             for batch in self._batches(groups):

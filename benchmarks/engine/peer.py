@@ -27,7 +27,21 @@ PEERS: dict[str, dict[str, Any]] = {
     "trl_default": {},
     "trl_tuned": {"bf16": False, "gradient_checkpointing": False},
 }
-"""What is set beside the shape of a step. By default TRL computes in bf16 and checkpoints."""
+"""What is set beside the shape of a step. By default TRL computes in bf16 and checkpoints.
+
+``_by_group`` behind a name accumulates gradients prompt by prompt, for less memory.
+"""
+
+
+def settings_of(peer: str, shape: Shape) -> dict[str, Any]:
+    """For `GRPOConfig`."""
+    name = peer.removesuffix("_by_group")
+    passes = shape.prompts if name != peer else 1
+    return {
+        **PEERS[name],
+        "per_device_train_batch_size": shape.prompts * shape.group // passes,
+        "gradient_accumulation_steps": passes,
+    }
 
 
 class EndAt(LogitsProcessor):
@@ -75,7 +89,7 @@ class Peer:
         self,
         model: PeftModel,
         shape: Shape,
-        settings: dict[str, Any],
+        peer: str,
         steps: int,
         before: Callable[[], None] = lambda: None,
         after: Callable[[], None] = lambda: None,
@@ -97,8 +111,6 @@ class Peer:
                 save_strategy="no",
                 disable_tqdm=True,
                 shuffle_dataset=False,
-                per_device_train_batch_size=shape.prompts * shape.group,
-                gradient_accumulation_steps=1,
                 num_generations=shape.group,
                 max_completion_length=shape.completion_tokens,
                 max_steps=steps,
@@ -106,7 +118,7 @@ class Peer:
                 lr_scheduler_type="constant",
                 weight_decay=0.0,
                 max_grad_norm=0.0,
-                **settings,
+                **settings_of(peer, shape),
             ),
             callbacks=[],
         )

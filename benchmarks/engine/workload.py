@@ -1,7 +1,7 @@
 """What both trainers are given: one model, prompts, lengths and rewards, all from seeds.
 
-The model is a Gemma-2 of 23.6 million random weights: grouped queries, alternating windows,
-soft-caps and tied embeddings, as the large ones have them.
+The model is a Gemma-2 of 23.6 million random weights (grouped queries, alternating windows,
+soft-caps and tied embeddings, as the large ones have them), or a Llama of the same sizes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,13 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
-from transformers import Gemma2Config, Gemma2ForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 VOCABULARY = 16_384
 PAD, EOS, BOS, UNKNOWN = range(4)
@@ -42,6 +48,8 @@ class Shape:
     prompts: int = 2
     exact: bool = False
     """Whether all completions are that long; else they end by themselves, after about 45 tokens."""
+    architecture: str = "gemma2"
+    """``gemma2``, whose soft-caps leave the library its slowest attention, or ``llama``."""
 
     def lengths(self, step: int) -> list[int]:
         """Tokens of each completion, its end included, prompt by prompt."""
@@ -57,25 +65,22 @@ class Shape:
         return asdict(self)
 
 
-def make_model() -> PeftModel:
+def make_model(architecture: str) -> PeftModel:
     """The model with its adapter, whose B is not 0: else the gradient of A would be."""
     torch.manual_seed(0)
-    config = Gemma2Config(
-        vocab_size=VOCABULARY,
-        hidden_size=384,
-        intermediate_size=1536,
-        num_hidden_layers=8,
-        num_attention_heads=6,
-        num_key_value_heads=2,
-        head_dim=64,
-        query_pre_attn_scalar=64,
-        max_position_embeddings=8192,
-        pad_token_id=PAD,
-        eos_token_id=EOS,
-        bos_token_id=BOS,
-        attn_implementation="eager",
-    )
-    model = get_peft_model(Gemma2ForCausalLM(config), lora_config())
+    sizes: dict[str, Any] = {
+        **{"vocab_size": VOCABULARY, "hidden_size": 384, "intermediate_size": 1536},
+        **{"num_hidden_layers": 8, "num_attention_heads": 6, "num_key_value_heads": 2},
+        **{"head_dim": 64, "max_position_embeddings": 8192, "tie_word_embeddings": True},
+        **{"pad_token_id": PAD, "eos_token_id": EOS, "bos_token_id": BOS},
+    }
+    base: Any
+    if architecture == "llama":
+        base = LlamaForCausalLM(LlamaConfig(**sizes, attn_implementation="sdpa"))
+    else:
+        config = Gemma2Config(**sizes, query_pre_attn_scalar=64, attn_implementation="eager")
+        base = Gemma2ForCausalLM(config)
+    model = get_peft_model(base, lora_config())
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.02)

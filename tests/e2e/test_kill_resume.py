@@ -30,7 +30,7 @@ TRAIN = (
     *("train-grpo", "--dataset", "questions.jsonl", "--reward", "reward.py:score"),
     *("--device", "cpu", "--max-steps", "6", "--epochs", "9", "--batch-size", "2"),
     *("--gradient-accumulation-steps", "1", "--num-rollouts", "3", "--num-threads", "1"),
-    *("--generation-max-length", "8", "--model-max-length", "250", "--save-steps", "1"),
+    *("--generation-max-length", "8", "--model-max-length", "240", "--save-steps", "1"),
     *("--eval-steps", "3", "--output-dir", "run"),
 )
 

@@ -38,7 +38,7 @@ def test_a_window_has_one_mask() -> None:
 
 
 def test_a_cpu_has_no_fused_kernel() -> None:
-    assert not is_fused(CPU)
+    assert not is_fused(CPU, 16, torch.float32)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -637,22 +637,25 @@ def test_packing_by_tokens_changes_no_update(configure: Configure) -> None:
 
 
 def run_out_of_memory(trainer: GRPOTrainer, rows: int) -> list[int]:
-    """Let the allocator refuse whenever more rows than these go through a pass; returns the rows of
-    each pass, as they come."""
+    """Let the allocator refuse whenever more rows than these go through a pass, once it has drawn
+    its dropout and an earlier pass has left gradients; returns the rows of each, as they come."""
     logprobs, passes = trainer.policy.logprobs, list[int]()
 
     def greedy(batch: Any, temperature: float) -> Any:
         passes.append(len(batch.rows))
-        if torch.is_grad_enabled() and len(batch.rows) > rows:
+        found = logprobs(batch, temperature)
+        has_gradients = any(p.grad is not None for _, p in trainer.policy.trainable())
+        if torch.is_grad_enabled() and len(batch.rows) > rows and has_gradients:
             torch.empty(2**62, dtype=torch.uint8)
-        return logprobs(batch, temperature)
+        return found
 
     trainer.policy.logprobs = greedy  # type: ignore[method-assign]
     return passes
 
 
 OUT_OF_MEMORY: dict[str, Any] = {
-    **{"use_lora": True, "lora_dropout": 0.3, "num_iterations": 2, "batch_size": 2},
+    **{"use_lora": True, "lora_dropout": 0.3, "num_iterations": 2},
+    **{"batch_size": 2, "gradient_accumulation_steps": 2, "num_epochs": 3},
     **{"rehearsal_weight": 0.1, "rehearsal_samples": 5, "max_steps": 3, "save_steps": 1},
 }
 
@@ -675,9 +678,9 @@ def test_a_step_that_runs_out_of_memory_goes_on_in_halves(
     passes = run_out_of_memory(trainer, rows=2)
     trainer.train()
 
-    # 2 prompts × 4 completions are tried as 8, then as 4; from then on there are 2 at a time.
-    assert passes[:3] == [8, 4, 2]
-    assert max(passes[2:]) == 2
+    # Twice 2 prompts × 4 completions are tried as 8, then as 4; from then on 2 at a time.
+    assert passes[:5] == [8, 8, 4, 4, 2]
+    assert max(passes[4:]) == 2
     assert same(weights(trainer), weights(told))
     events = read_events(trainer.folder.events)
     [event] = [event for event in events if event["event"] == "out_of_memory"]
@@ -698,7 +701,7 @@ def test_a_resumed_run_stays_in_halves(configure: Configure, tmp_path: Path) -> 
 
 
 def test_too_little_memory_for_one_row_is_told(configure: Configure) -> None:
-    trainer = trainer_of(configure(), share_of_low_bytes)
+    trainer = trainer_of(configure(gradient_accumulation_steps=2), share_of_low_bytes)
     run_out_of_memory(trainer, rows=0)
     with pytest.raises(OutOfMemory, match="one completion at a time .*Set gradient_checkpointing"):
         trainer.train()

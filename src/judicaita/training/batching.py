@@ -71,7 +71,7 @@ class TokenBatch:
     rows: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]
     """Prompt and completion ids of each row."""
 
-    @cached_property
+    @property
     def shares_prompts(self) -> bool:
         """Whether any neighbouring rows have the same prompt."""
         return any(one[0] == other[0] for one, other in pairwise(self.rows))
@@ -90,6 +90,11 @@ class Batch(TokenBatch):
     """float32; the advantage of each token, discounted per reasoning step."""
     rollout_logprobs_B_T: Tensor
     """float32, nats: what the rollout engine says it sampled from."""
+
+    @property
+    def shares_prompts(self) -> bool:
+        """Always: a single row of a group that was divided goes the way of the others."""
+        return True
 
     def pieces(self, halvings: int) -> Iterator[tuple[slice, Batch]]:
         """The batch in 2^halvings pieces, fewer if it has fewer rows, and which rows each has."""
@@ -129,8 +134,7 @@ def micro_batches(groups: Sequence[Group], config: TrainingConfig) -> list[list[
     """Which groups go through a training pass together.
 
     ``batch_size`` at a time; with ``micro_batch_tokens`` as many as have so many tokens, the prompt
-    counted once, a group of more being divided. Order stays, so that parts of a group that share a
-    micro-batch are one group there.
+    counted once. Only a group of more is divided.
     """
     budget = config.micro_batch_tokens
     if budget is None:
@@ -142,7 +146,8 @@ def micro_batches(groups: Sequence[Group], config: TrainingConfig) -> list[list[
         prompt, start = len(group.prompt_ids), 0
         lengths = [len(completion.token_ids) for completion in group.completions]
         while start < len(lengths):
-            if not batches or room < prompt + lengths[start]:
+            least = prompt + sum(lengths) if prompt + sum(lengths) <= budget else lengths[start]
+            if not batches or room < max(least, prompt + lengths[start]):
                 batches.append([])
                 room = budget
             room -= prompt + lengths[start]

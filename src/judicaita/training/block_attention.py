@@ -5,7 +5,7 @@ kept: the backward pass makes the scores again, as FlashAttention does (Dao et a
 2205.14135, §3.1), and works on them in place.
 
     K  key heads       M  query heads for each      G  sequences that share a prefix
-    R  queries         P  keys of the prefix        T  all keys, P and each sequence's own R
+    R  queries         P  keys of the prefix        N  keys of a sequence's own       T  P + N
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ def attend_block(
     query_K_G_M_R_D: Tensor,
     prefix_key_K_P_D: Tensor,
     prefix_value_K_P_D: Tensor,
-    own_key_K_G_R_D: Tensor | None,
-    own_value_K_G_R_D: Tensor | None,
+    own_key_K_G_N_D: Tensor | None,
+    own_value_K_G_N_D: Tensor | None,
     hidden_R_T: Tensor,
     rule: Rule,
 ) -> Tensor:
@@ -51,8 +51,8 @@ def attend_block(
         query_K_G_M_R_D,
         prefix_key_K_P_D,
         prefix_value_K_P_D,
-        own_key_K_G_R_D,
-        own_value_K_G_R_D,
+        own_key_K_G_N_D,
+        own_value_K_G_N_D,
         hidden_R_T,
         rule,
     )
@@ -120,31 +120,31 @@ def _weights(
     return scores.masked_fill_(hidden_R_T, float("-inf")).softmax(dim=-1), capped
 
 
-def _products(rows: Tensor, prefix_K_P_D: Tensor, own_K_G_R_D: Tensor | None) -> Tensor:
+def _products(rows: Tensor, prefix_K_P_D: Tensor, own_K_G_N_D: Tensor | None) -> Tensor:
     """Of every row [K, G, M, R, D] with every key or value that it may meet, [K, G, M, R, T]."""
     prefix = (rows.flatten(1, 3) @ prefix_K_P_D.mT).unflatten(1, rows.shape[1:4])
-    if own_K_G_R_D is None:
+    if own_K_G_N_D is None:
         return prefix
-    own = (rows.flatten(2, 3) @ own_K_G_R_D.mT).unflatten(2, rows.shape[2:4])
+    own = (rows.flatten(2, 3) @ own_K_G_N_D.mT).unflatten(2, rows.shape[2:4])
     return torch.cat([prefix, own], dim=-1)
 
 
-def _times(weights: Tensor, prefix_K_P_D: Tensor, own_K_G_R_D: Tensor | None) -> Tensor:
+def _times(weights: Tensor, prefix_K_P_D: Tensor, own_K_G_N_D: Tensor | None) -> Tensor:
     """Sums over keys or values, weighed, [K, G, M, R, D]."""
     length_P = prefix_K_P_D.shape[1]
     of_prefix = weights[..., :length_P].flatten(1, 3) @ prefix_K_P_D
-    if own_K_G_R_D is None:
+    if own_K_G_N_D is None:
         return of_prefix.unflatten(1, weights.shape[1:4])
-    of_own = weights[..., length_P:].flatten(2, 3) @ own_K_G_R_D
+    of_own = weights[..., length_P:].flatten(2, 3) @ own_K_G_N_D
     return of_prefix.unflatten(1, weights.shape[1:4]) + of_own.unflatten(2, weights.shape[2:4])
 
 
 def _transposed_times(
-    weights: Tensor, rows: Tensor, own_K_G_R_D: Tensor | None
+    weights: Tensor, rows: Tensor, own_K_G_N_D: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
-    """Sums over rows, weighed: [K, P, D] for the prefix, [K, G, R, D] for each sequence's own."""
-    length_P = weights.shape[-1] - (0 if own_K_G_R_D is None else own_K_G_R_D.shape[2])
+    """Sums over rows, weighed: [K, P, D] for the prefix, [K, G, N, D] for each sequence's own."""
+    length_P = weights.shape[-1] - (0 if own_K_G_N_D is None else own_K_G_N_D.shape[2])
     of_prefix = weights[..., :length_P].flatten(1, 3).mT @ rows.flatten(1, 3)
-    if own_K_G_R_D is None:
+    if own_K_G_N_D is None:
         return of_prefix, None
     return of_prefix, weights[..., length_P:].flatten(2, 3).mT @ rows.flatten(2, 3)

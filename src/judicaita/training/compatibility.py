@@ -44,8 +44,8 @@ def _refuse_long_context(config: RunConfig, model: PretrainedConfig) -> None:
             f"generation_max_length={completion} leaves no room for a prompt in the model's "
             f"{positions} positions. Lower it."
         )
-    # A default that is too high asks for nothing: prompts then have what the model leaves them.
-    is_asked_for = "model_max_length" in config.model_fields_set
+    # The default asks for nothing: prompts then have what the model leaves them.
+    is_asked_for = config.model_max_length != type(config).model_fields["model_max_length"].default
     if is_asked_for and config.model_max_length + completion > positions:
         own = f" and generation_max_length={completion}" if completion else ""
         together = " together" if completion else ""

@@ -135,7 +135,10 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an allocation failed: torch has a class of its own for it on CUDA alone."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    words = ("can't allocate memory", "not enough memory", "out of memory", "RESOURCE_EXHAUSTED")
+    words = (
+        *("can't allocate memory", "not enough memory", "out of memory"),
+        *("CUBLAS_STATUS_ALLOC_FAILED", "RESOURCE_EXHAUSTED"),
+    )
     return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
 

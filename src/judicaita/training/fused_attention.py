@@ -6,6 +6,7 @@ nothing can be seen are never computed, and scores are never stored.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -14,12 +15,34 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
+_VARIANTS = 64
+"""Past torch's limit of 8 it would go on without a kernel, with scores of all tokens over all."""
 
-def is_fused(device: torch.device) -> bool:
-    """Whether the kernel can be compiled for a device."""
+
+@cache
+def is_fused(device: torch.device, head_dim: int, dtype: torch.dtype) -> bool:
+    """Whether the kernel runs on a device for heads of this size: tried once, forward and backward.
+
+    Large heads need more shared memory than some GPUs have, which only the compiler knows.
+    """
     from torch.utils._triton import has_triton
 
-    return device.type == "cuda" and has_triton()
+    if device.type != "cuda" or not has_triton():
+        return False
+    states = torch.zeros(1, 2, 256, head_dim, device=device, dtype=dtype, requires_grad=True)
+    places = torch.arange(256, device=device)
+    try:
+        mask = visible(places * 0, places * 0, places, None, compiled=True)
+        own = {"scaling": 1.0, "softcap": 1.0, "compiled": True}
+        fused(states, states, states, mask, **own).sum().backward()
+    except RuntimeError as error:  # the compiler's errors are of this kind
+        warnings.warn(
+            f"attention of heads of {head_dim} numbers has no fused kernel on this GPU "
+            f"({str(error).splitlines()[0]}), so that it is computed by blocks: slower, equal.",
+            stacklevel=2,
+        )
+        return False
+    return True
 
 
 def visible(
@@ -38,9 +61,9 @@ def visible(
         return seen if window is None else seen & (distance < window)
 
     length = len(span_S)
-    return create_block_mask(
-        may_see, None, None, length, length, device=span_S.device, _compile=compiled
-    )
+    create = _compiled(create_block_mask) if compiled else create_block_mask
+    mask: BlockMask = create(may_see, None, None, length, length, device=span_S.device)
+    return mask
 
 
 def fused(
@@ -54,7 +77,7 @@ def fused(
     compiled: bool,
 ) -> Tensor:
     """[1, S, H, D]; without ``compiled`` by plain operations, for comparisons."""
-    kernel: Callable[..., Any] = _compiled() if compiled else flex_attention
+    kernel: Callable[..., Any] = _compiled(flex_attention) if compiled else flex_attention
     # Rotary embeddings leave queries and keys in float32 under autocast, and values not.
     dtype = value_1_K_S_D.dtype
     seen_1_H_S_D: Tensor = kernel(
@@ -70,10 +93,11 @@ def fused(
 
 
 @cache
-def _compiled() -> Callable[..., Any]:
-    """Once for all lengths, and without trials of what is fastest: a resumed run has to get the
-    same kernel."""
-    compiled: Callable[..., Any] = torch.compile(flex_attention, dynamic=True)
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """For lengths of any kind, and without trials of what is fastest: a resumed run has to get the
+    same kernel. Each window, with and without gradients, is a variant of its own."""
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _VARIANTS)
+    compiled: Callable[..., Any] = torch.compile(function, dynamic=True, fullgraph=True)
     return compiled
 
 

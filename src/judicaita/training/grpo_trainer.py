@@ -35,7 +35,7 @@ from judicaita.training.metrics import (
     require_events,
     sync_events,
 )
-from judicaita.training.optimization import Updater
+from judicaita.training.optimization import Updater, halvings_told
 from judicaita.training.policy import Policy
 from judicaita.training.records import RunRecorder, StepRecord
 from judicaita.training.reference_policy import reference_copy
@@ -427,14 +427,10 @@ class GRPOTrainer:
 
     def _note_halvings(self, step: int) -> None:
         """Memory ran out, and the step went on in smaller pieces, as all later ones will."""
-        parts = 2**self.updater.halvings
+        halvings = self.updater.halvings
         with self.recorder.opened(self.steps_done, self.total_steps):
-            self.recorder.event("out_of_memory", step, {"micro_batches_divided_by": parts})
-            self.console.message(
-                f"step {step} ran out of memory: from now on a micro-batch is divided by {parts}; "
-                "the gradient stays the same. A lower batch_size or micro_batch_tokens spares a "
-                "run the first attempt."
-            )
+            self.recorder.event("out_of_memory", step, {"micro_batches_divided_by": 2**halvings})
+            self.console.message(halvings_told(step, halvings))
 
     def _stop_if_faulty(self, record: StepRecord) -> None:
         """`NumericalError` once too many steps in a row have met numbers that are not finite."""

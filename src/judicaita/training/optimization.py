@@ -45,6 +45,15 @@ class UpdateInfo:
     """False when the scaled gradient overflowed and the weights were left as they are."""
 
 
+def halvings_told(step: int, halvings: int) -> str:
+    """What a person is told when memory ran out in a step."""
+    return (
+        f"step {step} ran out of memory: from now on a micro-batch is divided by {2**halvings}; "
+        "the gradient stays the same. A lower batch_size or micro_batch_tokens spares a run the "
+        "first attempt."
+    )
+
+
 class Updater:
     """AdamW with clipping, a learning-rate schedule and, at fp16, loss scaling."""
 

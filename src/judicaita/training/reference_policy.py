@@ -64,6 +64,7 @@ class ReferenceCopy:
             return
         for name, parameter in self.policy.trainable():
             self.weights[name].lerp_(parameter.detach(), self.mixup)
+        self.policy.placement.flush()
 
     def state_dict(self) -> dict[str, Any]:
         """The copies."""

@@ -147,7 +147,7 @@ def attend(
     """Attention of a packed row, as transformers calls it; returns [1, S, H, D] and no weights."""
     del module, attention_mask, rest
     states = (query_1_H_S_D, key_1_K_S_D, value_1_K_S_D)
-    if is_fused(query_1_H_S_D.device):
+    if is_fused(query_1_H_S_D.device, query_1_H_S_D.shape[-1], value_1_K_S_D.dtype):
         mask = packed.mask(sliding_window)
         return fused(*states, mask, scaling=scaling, softcap=softcap, compiled=True), None
     rule = Rule(scaling, softcap, sliding_window)
@@ -188,17 +188,21 @@ def _of_span(
     seen, places = [], []
     for index_G_R, valid_G_R in _blocks_of_completions(span.completions, key_K_L_D.device):
         index_G_R = index_G_R + length_P
-        end = length_P + index_G_R.shape[1]
-        seen_K_G_M_R_D = attend_block(
-            query_K_M_L_D[:, :, index_G_R].transpose(1, 2),
-            *prompt,
-            key_K_L_D[:, index_G_R],
-            value_K_L_D[:, index_G_R],
-            rule.hidden(range(length_P, end), range(begin, end), key_K_L_D.device),
-            rule,
-        )
-        seen.append(seen_K_G_M_R_D.transpose(1, 2)[:, :, valid_G_R])
-        places.append(index_G_R[valid_G_R])
+        for first in range(0, index_G_R.shape[1], QUERIES_AT_ONCE):
+            some = slice(first, first + QUERIES_AT_ONCE)
+            asked_G_R, told_G_R = index_G_R[:, some], index_G_R[:, : some.stop]
+            end = length_P + told_G_R.shape[1]
+            seen_K_G_M_R_D = attend_block(
+                query_K_M_L_D[:, :, asked_G_R].transpose(1, 2),
+                *prompt,
+                key_K_L_D[:, told_G_R],
+                value_K_L_D[:, told_G_R],
+                rule.hidden(range(length_P + first, end), range(begin, end), key_K_L_D.device),
+                rule,
+            )
+            is_token_G_R = valid_G_R[:, some]
+            seen.append(seen_K_G_M_R_D.transpose(1, 2)[:, :, is_token_G_R])
+            places.append(asked_G_R[is_token_G_R])
     in_order = torch.cat(places).argsort()
     outputs.append(torch.cat(seen, dim=2).index_select(2, in_order))
     return outputs

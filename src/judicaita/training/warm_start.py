@@ -16,7 +16,7 @@ from judicaita.training.devices import place, use_threads
 from judicaita.training.embedded import resolve_base_model
 from judicaita.training.loading import load_policy
 from judicaita.training.metrics import EventLog
-from judicaita.training.optimization import Updater
+from judicaita.training.optimization import Updater, halvings_told
 from judicaita.training.run_folder import RunFolder
 from judicaita.training.sampler import ShuffleSampler
 from judicaita.training.supervised import Row, fitting_rows, supervised_row, supervised_step
@@ -71,7 +71,7 @@ def _learn(
     updater = Updater(policy, config, total_steps)
     folder.begin(config, checkpoints.describe_run(policy, origins, train=samples))
     figures: dict[str, float] = {}
-    fault, faults = None, 0
+    fault, faults, halvings = None, 0, 0
     with ExitStack() as stack:
         stack.enter_context(folder.writing("start over in a new folder"))
         events = EventLog(folder.events)
@@ -97,6 +97,10 @@ def _learn(
                     raise
                 continue
             faults = 0
+            if updater.halvings > halvings:
+                halvings = updater.halvings
+                events.write("out_of_memory", step, {"micro_batches_divided_by": 2**halvings})
+                console.message(halvings_told(step, halvings))
             figures = {
                 "loss": done.loss,
                 "tokens": float(done.tokens),

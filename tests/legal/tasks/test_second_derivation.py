@@ -120,7 +120,7 @@ def adverse_possession(prompt: str) -> str:
         "stayed for a decade" in own or (years is not None and int(years[1]) < 20),
         re.search("in secret|by night", own),
         re.search("on a lease|with leave", own),
-        re.search("with the (?:owner|public)", own),
+        re.search("beside the owner|with the public", own),
     ]
     if any(defeated):
         return "No"

@@ -38,8 +38,8 @@ FORUM = (
     "one hour. Can this state's courts hear Ava?"
 )
 NOTICE = (
-    "Ava gave 50 days of 60. Ava sent a fax as agreed. Ava acted as a subtenant. Ava wrote to the "
-    "owner's agent. Did Ava end the lease?"
+    "Ava gave 50 days of 60. Ava sent a fax as agreed. Ava acted as a subtenant. Ava wrote care of "
+    "the owner's agent. Did Ava end the lease?"
 )
 NEGLIGENCE_CONCEDED = (
     "Ava's duty is conceded. Ava ran a red light. Mia drove home. Ava's damage is conceded. "
@@ -264,8 +264,8 @@ LABELLED: dict[tuple[str, str], tuple[tuple[str, str], ...]] = {
         ("it was 50 days of 60, so too late.", T),
         ("a fax as agreed, so in due form.", T),
         ("Ava acted as a subtenant, so the wrong party.", T),
-        ("to the owner's agent, so to the right place.", T),
-        ("She wrote to the owner's agent, hence the notice was to the right place.", T),
+        ("care of the owner's agent, so to the right place.", T),
+        ("She wrote care of the owner's agent, hence the notice was to the right place.", T),
         ("50 days of 60, so in time.", F),
         ("60 days of 60, so in time.", F),
         ("50 days of 50, so in time.", F),
@@ -275,7 +275,7 @@ LABELLED: dict[tuple[str, str], tuple[tuple[str, str], ...]] = {
         ("a text for a letter, so in the wrong form.", F),
         ("the tenant, so the right party.", F),
         ("to the owner, so to the right place.", F),  # it was to the agent
-        ("to the owner's agent, so to the wrong place.", F),
+        ("care of the owner's agent, so to the wrong place.", F),
         ("timing is conceded, so in time.", F),
         ("50 days, so too late.", N),  # of how many?
         ("50 is less than 60.", N),

@@ -65,7 +65,7 @@ class AdversePossession(ElementFamily):
             "holding",
             can_be_missing=True,
             meeting=("alone", "behind a fence", "by one lock", "for one family"),
-            failing=("with the owner", "with the public"),
+            failing=("beside the owner", "with the public"),
         ),
     )
     background = ("{who} runs a bakery.", "{who} likes tea.", "{who} drove home.")

@@ -83,7 +83,7 @@ class ContractNotice(ElementFamily):
             ("the wrong party", "not the right party"),
             "{who} acted as {fact}.",
             "role",
-            meeting=("the tenant", "the lessee", "the assignee", "the tenant's agent"),
+            meeting=("the tenant", "the lessee", "the assignee", "agent of the tenant"),
             failing=("a mere friend", "a subtenant"),
         ),
         Listed(
@@ -96,7 +96,7 @@ class ContractNotice(ElementFamily):
                 "to the landlord",
                 "to the owner",
                 "to the named office",
-                "to the owner's agent",
+                "care of the owner's agent",
             ),
             failing=("to a bank", "to an old address"),
         ),

@@ -58,7 +58,7 @@ class NonCompete(ElementFamily):
             ("too wide", "unreasonable in area"),
             "{who} must keep out of {fact}.",
             "area",
-            meeting=("one county", "one city", "two towns", "the old district"),
+            meeting=("one county", "a small town", "two streets", "the old district"),
             failing=("all the world", "every state"),
         ),
         Listed(

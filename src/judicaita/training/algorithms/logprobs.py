@@ -15,6 +15,9 @@ TOKENS_AT_ONCE = 128
 """Tokens of a chunk under a head that does not learn: fewer would leave a processor idle."""
 
 
+_FLOAT16_SCALE = 2.0**12
+
+
 def token_logprobs(
     logits_B_T_V: Tensor, targets_B_T: Tensor, temperature: float
 ) -> tuple[Tensor, Tensor]:
@@ -73,6 +76,8 @@ def frozen_head_logprobs(
     import torch
 
     needs_gradient = torch.is_grad_enabled() and hidden_N_D.requires_grad
+    # Loss scaling comes too late for these: float16 rounds probabilities below 6e-8 to 0.
+    scale = _FLOAT16_SCALE if hidden_N_D.dtype == torch.float16 else 1.0
     logprobs, entropies, slopes = [], [], []
     for hidden_C_D, targets_C in zip(
         hidden_N_D.detach().split(TOKENS_AT_ONCE), targets_N.split(TOKENS_AT_ONCE), strict=True
@@ -80,7 +85,8 @@ def frozen_head_logprobs(
         hidden_C_D.requires_grad_(needs_gradient)
         logprobs_C, entropies_C = token_logprobs(head(hidden_C_D), targets_C, temperature)
         if needs_gradient:
-            slopes += torch.autograd.grad(logprobs_C.sum(), hidden_C_D)
+            (slopes_C_D,) = torch.autograd.grad(logprobs_C.sum() * scale, hidden_C_D)
+            slopes.append(slopes_C_D if scale == 1 else slopes_C_D.float() / scale)
         logprobs.append(logprobs_C.detach())
         entropies.append(entropies_C)
     logprobs_N = torch.cat(logprobs)
