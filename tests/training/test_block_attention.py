@@ -43,7 +43,8 @@ def plainly(
                 scores = rule.scaling * query[k, g, m] @ keys.T
                 if rule.softcap is not None:
                     scores = rule.softcap * (scores / rule.softcap).tanh()
-                weights = scores.masked_fill(hidden, float("-inf")).softmax(-1)
+                scores[:, -hidden.shape[1] :].masked_fill_(hidden, float("-inf"))
+                weights = scores.softmax(-1)
                 seen[k, g, m] = weights @ values
     return seen
 
@@ -79,11 +80,15 @@ def test_the_gradient_by_differences(own: bool) -> None:
 
 
 def test_what_is_hidden_by_hand() -> None:
-    rule = Rule(1.0, None, 2)
     # Queries at 2 and 3, keys at 0 to 3; each sees itself and the one before.
-    assert rule.hidden(range(2, 4), range(4), CPU).tolist() == [
+    assert Rule(1.0, None, 2).hidden(range(2, 4), range(4), CPU).tolist() == [
         [True, False, False, True],
         [True, True, False, False],
+    ]
+    # Without a window all that stands before the first query is seen.
+    assert Rule(1.0, None, None).hidden(range(2, 4), range(4), CPU).tolist() == [
+        [False, True],
+        [False, False],
     ]
 
 

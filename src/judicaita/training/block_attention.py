@@ -6,6 +6,7 @@ kept: the backward pass makes the scores again, as FlashAttention does (Dao et a
 
     K  key heads       M  query heads for each      G  sequences that share a prefix
     R  queries         P  keys of the prefix        N  keys of a sequence's own       T  P + N
+    L  the last keys, of which a query may not see all
 """
 
 from __future__ import annotations
@@ -26,11 +27,13 @@ class Rule:
     window: int | None
 
     def hidden(self, queries: range, keys: range, device: torch.device) -> Tensor:
-        """Which keys a query must not see, by their true positions; [queries, keys]."""
-        query_R, key_T = (torch.arange(r.start, r.stop, device=device) for r in (queries, keys))
-        distance_R_T = query_R[:, None] - key_T
-        hidden_R_T = distance_R_T < 0
-        return hidden_R_T if self.window is None else hidden_R_T | (distance_R_T >= self.window)
+        """Which of the last keys a query must not see, by true positions; every query sees all of
+        those before. [queries, last keys]."""
+        first = keys.start if self.window is not None else max(keys.start, queries.start)
+        query_R = torch.arange(queries.start, queries.stop, device=device)
+        distance_R_L = query_R[:, None] - torch.arange(first, keys.stop, device=device)
+        hidden_R_L = distance_R_L < 0
+        return hidden_R_L if self.window is None else hidden_R_L | (distance_R_L >= self.window)
 
 
 def attend_block(
@@ -39,7 +42,7 @@ def attend_block(
     prefix_value_K_P_D: Tensor,
     own_key_K_G_N_D: Tensor | None,
     own_value_K_G_N_D: Tensor | None,
-    hidden_R_T: Tensor,
+    hidden_R_L: Tensor,
     rule: Rule,
 ) -> Tensor:
     """What queries see of a prefix that they share and, if given, of their own sequence.
@@ -53,7 +56,7 @@ def attend_block(
         prefix_value_K_P_D,
         own_key_K_G_N_D,
         own_value_K_G_N_D,
-        hidden_R_T,
+        hidden_R_L,
         rule,
     )
     return seen
@@ -62,24 +65,24 @@ def attend_block(
 class _Block(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> Tensor:
-        *tensors, hidden_R_T, rule = arguments
-        ctx.save_for_backward(*tensors, hidden_R_T)
+        *tensors, hidden_R_L, rule = arguments
+        ctx.save_for_backward(*tensors, hidden_R_L)
         ctx.rule = rule
         query, prefix_key, prefix_value, own_key, own_value = tensors
         dtype = prefix_value.dtype
         with torch.autocast(query.device.type, enabled=False):
             exact = [_exact(x) for x in (query, prefix_key, own_key)]
-            weights, _ = _weights(*exact, hidden_R_T, rule)
+            weights, _ = _weights(*exact, hidden_R_L, rule)
             return _times(weights.to(dtype), prefix_value, own_value)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        *tensors, hidden_R_T = ctx.saved_tensors
+        *tensors, hidden_R_L = ctx.saved_tensors
         rule: Rule = ctx.rule
         query, prefix_key, prefix_value, own_key, own_value = (_exact(x) for x in tensors)
         d_seen = _exact(gradients[0])
         with torch.autocast(d_seen.device.type, enabled=False):
-            weights, capped = _weights(query, prefix_key, own_key, hidden_R_T, rule)
+            weights, capped = _weights(query, prefix_key, own_key, hidden_R_L, rule)
             d_prefix_value, d_own_value = _transposed_times(weights, d_seen, own_value)
             d_weights = _products(d_seen, prefix_value, own_value)
             # Of the softmax: w · (dw − Σ dw · w); of the cap: 1 − tanh².
@@ -87,9 +90,8 @@ class _Block(torch.autograd.Function):
             d_scores.addcmul_(weights, d_scores.sum(dim=-1, keepdim=True), value=-1)
             if capped is not None:
                 d_scores.addcmul_(d_scores, capped.square_(), value=-1)
-            d_scores.mul_(rule.scaling)
-            d_query = _times(d_scores, prefix_key, own_key)
-            d_prefix_key, d_own_key = _transposed_times(d_scores, query, own_key)
+            d_query = _times(d_scores, prefix_key, own_key).mul_(rule.scaling)
+            d_prefix_key, d_own_key = _transposed_times(d_scores, query * rule.scaling, own_key)
         found = (d_query, d_prefix_key, d_prefix_value, d_own_key, d_own_value)
         return (
             *(
@@ -107,17 +109,17 @@ def _exact(x: Any) -> Any:
 
 
 def _weights(
-    query: Tensor, prefix_key: Tensor, own_key: Tensor | None, hidden_R_T: Tensor, rule: Rule
+    query: Tensor, prefix_key: Tensor, own_key: Tensor | None, hidden_R_L: Tensor, rule: Rule
 ) -> tuple[Tensor, Tensor | None]:
     """[K, G, M, R, T], and the scores over the cap before they were stretched to it."""
-    scores = _products(query, prefix_key, own_key)
+    # Scaled as queries, of which there are fewer numbers than of scores.
+    scores = _products(query * (rule.scaling / (rule.softcap or 1.0)), prefix_key, own_key)
     capped = None
-    if rule.softcap is None:
-        scores.mul_(rule.scaling)
-    else:
-        capped = scores.mul_(rule.scaling / rule.softcap).tanh_()
+    if rule.softcap is not None:
+        capped = scores.tanh_()
         scores = capped * rule.softcap
-    return scores.masked_fill_(hidden_R_T, float("-inf")).softmax(dim=-1), capped
+    scores[..., -hidden_R_L.shape[1] :].masked_fill_(hidden_R_L, float("-inf"))
+    return scores.softmax(dim=-1), capped
 
 
 def _products(rows: Tensor, prefix_K_P_D: Tensor, own_K_G_N_D: Tensor | None) -> Tensor:

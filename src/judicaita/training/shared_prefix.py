@@ -42,6 +42,9 @@ biases, sinks or chunks that it would not see."""
 QUERIES_AT_ONCE = 256
 """Rows of scores that are made at a time: memory grows with their number, not with its square."""
 
+PROMPT_QUERIES_AT_ONCE = 128
+"""The same of a prompt, where smaller blocks have fewer scores that nobody may see."""
+
 
 @dataclass(frozen=True)
 class Span:
@@ -167,8 +170,8 @@ def _of_span(
     """What a prompt and its completions see, [K, M, tokens, D] each, in the order of the row."""
     length_P = span.prompt
     outputs = []
-    for first in range(0, length_P, QUERIES_AT_ONCE):
-        last = min(first + QUERIES_AT_ONCE, length_P)
+    for first in range(0, length_P, PROMPT_QUERIES_AT_ONCE):
+        last = min(first + PROMPT_QUERIES_AT_ONCE, length_P)
         begin = max(0, first - rule.window + 1) if rule.window else 0
         seen = attend_block(
             query_K_M_L_D[:, None, :, first:last],
