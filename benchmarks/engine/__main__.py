@@ -7,8 +7,8 @@
 Every row runs in a process of its own, with its threads and its allocator's settings; its memory is
 measured in further processes, one for each side, with the plain allocator. TRL's time is that of a
 step of its trainer; this side's of generation, advantages, batching and update, which leaves out
-the drawing of prompts and the writing of records. Written to ``benchmarks/results/engine.json`` and
-drawn in ``engine.png`` beside it.
+the drawing of prompts and the writing of records. What is found takes its place, row by row, in
+``benchmarks/results/engine.json``, which ``engine.png`` beside it draws.
 """
 
 from __future__ import annotations
@@ -44,31 +44,27 @@ ALLOCATORS = {
 ROWS = (
     (Shape(512, 8, 96), "trl_default", 1, "plain"),
     (Shape(512, 8, 96), "trl_tuned", 1, "tuned"),
-    (Shape(512, 8, 96), "trl_default", 2, "plain"),
     (Shape(512, 8, 96), "trl_tuned", 2, "tuned"),
-    (Shape(512, 8, 512, exact=True), "trl_tuned", 1, "tuned"),
-    (Shape(1024, 16, 96, prompts=1), "trl_tuned", 1, "tuned"),
+    (Shape(512, 8, 512, prompts=1, exact=True), "trl_tuned", 2, "tuned"),
+    (Shape(1024, 16, 96, prompts=1), "trl_tuned", 2, "tuned"),
     (Shape(128, 8, 96), "trl_tuned", 1, "tuned"),
     (Shape(512, 8, 96, architecture="llama"), "trl_tuned", 1, "tuned"),
+    (Shape(512, 8, 96), "trl_default", 2, "plain"),
 )
 
 _MIDDLE = Shape(512, 8, 96, prompts=1, exact=True)
 GROWTH = {
-    "prompt tokens": [
-        replace(_MIDDLE, prompt_tokens=count) for count in (128, 256, 512, 1024, 2048)
-    ],
-    "group": [replace(_MIDDLE, group=count) for count in (2, 4, 8, 16, 32)],
-    "completion tokens": [
-        replace(_MIDDLE, completion_tokens=count) for count in (32, 64, 128, 256, 512)
-    ],
+    "prompt tokens": [replace(_MIDDLE, prompt_tokens=count) for count in (128, 512, 2048)],
+    "group": [replace(_MIDDLE, group=count) for count in (2, 8, 32)],
+    "completion tokens": [replace(_MIDDLE, completion_tokens=count) for count in (32, 128, 512)],
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--pairs", type=int, default=5, help="of a row (default 5)")
-    parser.add_argument("--rows", type=int, nargs="*", help="only these, from 0; not written")
-    parser.add_argument("--growth", action="store_true", help="only how cost grows; not written")
+    parser.add_argument("--rows", type=int, nargs="*", help="only these, from 0")
+    parser.add_argument("--growth", action="store_true", help="only how the cost grows")
     parser.add_argument("--output", type=Path, default=RESULTS)
     parser.add_argument("--one", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -77,21 +73,30 @@ def main() -> None:
         task["shape"] = Shape(**task["shape"])
         print(json.dumps(measure(**task)))
         return
-    rows: list[dict[str, Any]] = []
+    arguments.output.mkdir(parents=True, exist_ok=True)
     if not arguments.growth:
         if importlib.util.find_spec("trl") is None:
             sys.exit("TRL is not installed here: run `make bench`, or --growth without it.")
-        chosen = range(len(ROWS)) if arguments.rows is None else arguments.rows
-        rows = [compare(*ROWS[number], arguments.pairs) for number in chosen]
-    if arguments.rows is not None:
-        return
-    cost = {name: grow(shapes) for name, shapes in GROWTH.items()}
-    if arguments.growth:
-        return
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    result = {"machine": machine(), "allocators": ALLOCATORS, "rows": rows, "growth": cost}
-    (arguments.output / "engine.json").write_text(json.dumps(result, indent=2) + "\n")
-    draw(result, arguments.output / "engine.png")
+        for number in range(len(ROWS)) if arguments.rows is None else arguments.rows:
+            keep(arguments.output, number, compare(*ROWS[number], arguments.pairs))
+    if arguments.rows is None:
+        for name, shapes in GROWTH.items():
+            keep(arguments.output, name, grow(shapes))
+
+
+def keep(folder: Path, key: int | str, found: Any) -> None:
+    """Put a row, or how one cost grows, in its place in the results, and draw them anew."""
+    path = folder / "engine.json"
+    before = json.loads(path.read_text()) if path.exists() else {"rows": [], "growth": {}}
+    rows, growth = before["rows"], before["growth"]
+    if isinstance(key, int):
+        rows = [row for row in rows if row["number"] != key] + [{"number": key, **found}]
+        rows.sort(key=lambda row: row["number"])
+    else:
+        growth = {**growth, key: found}
+    result = {"machine": machine(), "allocators": ALLOCATORS, "rows": rows, "growth": growth}
+    path.write_text(json.dumps(result, indent=2) + "\n")
+    draw(result, folder / "engine.png")
 
 
 def compare(shape: Shape, peer: str, threads: int, allocator: str, count: int) -> dict[str, Any]:
@@ -122,10 +127,10 @@ def compare(shape: Shape, peer: str, threads: int, allocator: str, count: int) -
 
 
 def memories(shape: Shape, peer: str, threads: int) -> dict[str, Any]:
-    """Peaks of both sides, and what they were before the first step; where there are two prompts,
-    also with both of them in one pass of ours, and each in a pass of its own of TRL's."""
+    """Peaks of both sides, and what they were before the first step; of the first shape also with
+    both prompts in one pass of ours, and each in a pass of its own of TRL's."""
     sides = {"ours": "ours", "peer": peer}
-    if shape.prompts > 1:
+    if shape == ROWS[0][0] and threads == 1:
         sides |= {"ours_at_once": "ours_at_once", "peer_by_group": f"{peer}_by_group"}
     found = {name: run("memory", shape, side, threads, "plain") for name, side in sides.items()}
     return {
@@ -138,7 +143,7 @@ def grow(shapes: list[Shape]) -> list[dict[str, Any]]:
     """One row for each shape, this side alone on one thread."""
     rows = []
     for shape in shapes:
-        found = run("growth", shape, "ours", 1, "tuned", 3)
+        found = run("growth", shape, "ours", 1, "tuned", 2)
         rows.append({**shape.as_fields(), **found})
         print(
             f"P {shape.prompt_tokens}, G {shape.group}, R {shape.completion_tokens}: "

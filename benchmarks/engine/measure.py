@@ -85,18 +85,16 @@ def growth(shape: Shape, count: int) -> dict[str, Any]:
 
 
 def memory(shape: Shape, side: str) -> dict[str, Any]:
-    """Peak resident memory of a process that takes two steps, MiB."""
+    """Peak resident memory of a process that takes one step, and before it, MiB."""
     model = make_model(shape.architecture)
     if side.startswith("ours"):
-        ours, texts = Ours(model, shape, at_once=side == "ours_at_once"), prompt_texts(shape, 2)
+        ours = Ours(model, shape, at_once=side == "ours_at_once")
         before = _peak_mib()
-        for number in range(2):
-            first = number * shape.prompts
-            ours.step(texts[first : first + shape.prompts], tokens_of(shape, number))
+        ours.step(prompt_texts(shape, 1), tokens_of(shape, 0))
     else:
         from peer import Peer
 
-        trl = Peer(model, shape, side, 2)
+        trl = Peer(model, shape, side, 1)
         before = _peak_mib()
         trl.trainer.train()
     return {"memory": _peak_mib(), "before": before}

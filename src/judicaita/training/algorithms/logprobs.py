@@ -28,7 +28,9 @@ def token_logprobs(
     update. The entropy carries no gradient.
     """
     logits = logits_B_T_V if logits_B_T_V.dtype.itemsize >= 4 else logits_B_T_V.float()
-    log_p_B_T_V = (logits / temperature).log_softmax(dim=-1)
+    if temperature != 1:
+        logits = logits / temperature
+    log_p_B_T_V = logits.log_softmax(dim=-1)
     chosen_B_T = log_p_B_T_V.gather(-1, targets_B_T[..., None]).squeeze(-1)
     detached = log_p_B_T_V.detach()
     entropy_B_T = -detached.exp().mul_(detached).sum(dim=-1)
