@@ -18,7 +18,7 @@ def draw(result: dict[str, Any], output: Path) -> None:
         _bars(parts[0].subplots(), rows)
     if growth:
         for axes, (name, points) in zip(
-            parts[-1].subplots(1, len(growth)), growth.items(), strict=True
+            parts[-1].subplots(1, len(growth), squeeze=False)[0], growth.items(), strict=True
         ):
             _lines(axes, name, points)
     figure.savefig(output, dpi=120)
