@@ -44,12 +44,11 @@ ALLOCATORS = {
 ROWS = (
     (Shape(512, 8, 96), "trl_default", 1, "plain"),
     (Shape(512, 8, 96), "trl_tuned", 1, "tuned"),
-    (Shape(512, 8, 96), "trl_tuned", 2, "tuned"),
-    (Shape(512, 8, 512, prompts=1, exact=True), "trl_tuned", 2, "tuned"),
-    (Shape(1024, 16, 96, prompts=1), "trl_tuned", 2, "tuned"),
+    (Shape(512, 8, 512, prompts=1, exact=True), "trl_tuned", 1, "tuned"),
+    (Shape(1024, 16, 96, prompts=1), "trl_tuned", 1, "tuned"),
     (Shape(128, 8, 96), "trl_tuned", 1, "tuned"),
+    (Shape(512, 8, 96), "trl_tuned", 2, "tuned"),
     (Shape(512, 8, 96, architecture="llama"), "trl_tuned", 1, "tuned"),
-    (Shape(512, 8, 96), "trl_default", 2, "plain"),
 )
 
 _MIDDLE = Shape(512, 8, 96, prompts=1, exact=True)

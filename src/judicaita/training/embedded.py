@@ -80,8 +80,8 @@ class Recipe:
     """What decides the weights; a change of it is another model, in another cache folder."""
 
     lessons: tuple[Lesson, ...] = (
-        *(Lesson(family, (1,), 0.75) for family in TAUGHT),
-        *(Lesson(family, (2,), 0.45) for family in TAUGHT),
+        *(Lesson(family, (1,), 0.9) for family in TAUGHT),
+        *(Lesson(family, (2,), 0.3) for family in TAUGHT),
         Lesson("issue_spotting", (1, 2, 3), 2.0),
         Lesson("diversity", (1, 4)),
     )
