@@ -126,10 +126,10 @@ def compare(shape: Shape, peer: str, threads: int, allocator: str, count: int) -
 
 
 def memories(shape: Shape, peer: str, threads: int) -> dict[str, Any]:
-    """Peaks of both sides, and what they were before the first step; of the first shape also with
-    both prompts in one pass of ours, and each in a pass of its own of TRL's."""
+    """Peaks of both sides, and what they were before the first step; of the second row also
+    with both prompts in one pass of ours, and each in a pass of its own of TRL's."""
     sides = {"ours": "ours", "peer": peer}
-    if shape == ROWS[0][0] and threads == 1:
+    if (shape, peer, threads) == ROWS[1][:3]:
         sides |= {"ours_at_once": "ours_at_once", "peer_by_group": f"{peer}_by_group"}
     found = {name: run("memory", shape, side, threads, "plain") for name, side in sides.items()}
     return {
