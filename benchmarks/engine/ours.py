@@ -122,11 +122,12 @@ class Ours:
         again = 0
 
         def scores(*arguments: Any) -> Any:
-            """Made in the forward pass, and once more in the backward pass."""
+            """In the backward pass they are made once more."""
             nonlocal again
             with FlopCounterMode(display=False) as own:
                 found = weights(*arguments)
-            again += own.get_total_flops()
+            if torch._C._current_graph_task_id() != -1:
+                again += own.get_total_flops()
             return found
 
         weights = block_attention._weights
@@ -140,7 +141,7 @@ class Ours:
                     values_B_T, _ = self.policy.logprobs(batch, 1.0)
                     values_B_T[batch.mask_B_T].sum().backward()
         self.update.updater.optimizer.zero_grad()
-        return int(counter.get_total_flops() - again / 2)
+        return counter.get_total_flops() - again
 
 
 def logprobs_at_once(head: Any, hidden_N_D: Any, targets_N: Any, temperature: float) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from torch import Tensor
@@ -58,25 +60,29 @@ def test_the_same_as_autograd(own: bool, softcap: float | None, window: int | No
     keys = range(P + R) if own else range(P)
     hidden = rule.hidden(range(first, first + R), keys, CPU)
     results = []
-    for attention in (plainly, attend_block):
+    for attention in (plainly, partial(attend_block, keep=True), partial(attend_block, keep=False)):
         tensors = states(own=own)
         seen = attention(*tensors, hidden, rule)  # type: ignore[arg-type]
         weights = torch.arange(seen.numel(), dtype=seen.dtype).view_as(seen).cos()
         (seen * weights).sum().backward()
         results.append([seen, *(x.grad for x in tensors if x is not None)])
-    for expected, found in zip(*results, strict=True):
+    for expected, kept, made_again in zip(*results, strict=True):
         assert expected is not None
         assert expected.abs().max() > 0.1
-        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(made_again, expected, rtol=1e-12, atol=1e-12)
+        assert torch.equal(kept, made_again)
 
 
+@pytest.mark.parametrize("keep", [False, True])
 @pytest.mark.parametrize("own", [False, True])
-def test_the_gradient_by_differences(own: bool) -> None:
+def test_the_gradient_by_differences(own: bool, keep: bool) -> None:
     rule = Rule(0.7, 1.5, 4)
     hidden = rule.hidden(range(P, P + R), range(P + R if own else P), CPU)
     hidden[:, 0] = False  # else a query behind the window would see nothing
     tensors = states(own=own)
-    assert torch.autograd.gradcheck(lambda *given: attend_block(*given, hidden, rule), tensors)
+    assert torch.autograd.gradcheck(
+        lambda *given: attend_block(*given, hidden, rule, keep=keep), tensors
+    )
 
 
 def test_what_is_hidden_by_hand() -> None:
@@ -102,7 +108,7 @@ def test_half_precision_gets_gradients_of_its_own_type(dtype: torch.dtype) -> No
             x.detach().to(target).requires_grad_() for x in states(own=True) if x is not None
         ]
         with torch.autocast("cpu", dtype=dtype, enabled=target == dtype):
-            seen = attend_block(*tensors, hidden, rule)
+            seen = attend_block(*tensors, hidden, rule, keep=True)
         seen.sum().backward()
         assert seen.dtype == target
         results.append([seen, *(x.grad for x in tensors)])

@@ -1,8 +1,8 @@
 """Attention of a block of queries, with a backward pass of its own.
 
-Autograd would keep half a dozen tensors of the size of the scores for each layer. Here none is
-kept: the backward pass makes the scores again, as FlashAttention does (Dao et al., arXiv
-2205.14135, §3.1), and works on them in place.
+Autograd would keep half a dozen tensors of the size of the scores for each layer. Here that are
+two at most, and none of longer texts: there the backward pass makes the scores again, as
+FlashAttention does (Dao et al., arXiv 2205.14135, §3.1).
 
     K  key heads       M  query heads for each      G  sequences that share a prefix
     R  queries         P  keys of the prefix        N  keys of a sequence's own       T  P + N
@@ -44,9 +44,12 @@ def attend_block(
     own_value_K_G_N_D: Tensor | None,
     hidden_R_L: Tensor,
     rule: Rule,
+    *,
+    keep: bool,
 ) -> Tensor:
     """What queries see of a prefix that they share and, if given, of their own sequence.
 
+    With ``keep`` weights and capped scores are kept for the backward pass, else made again there.
     Returns [K, G, M, R, D] of the values' type. Scores and weights are float32 at least: Qwen 2's
     scores overflow float16, and bfloat16 rounds them by whole units before the softmax.
     """
@@ -58,6 +61,7 @@ def attend_block(
         own_value_K_G_N_D,
         hidden_R_L,
         rule,
+        keep,
     )
     return seen
 
@@ -65,31 +69,33 @@ def attend_block(
 class _Block(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> Tensor:
-        *tensors, hidden_R_L, rule = arguments
-        ctx.save_for_backward(*tensors, hidden_R_L)
+        *tensors, hidden_R_L, rule, keep = arguments
         ctx.rule = rule
         query, prefix_key, prefix_value, own_key, own_value = tensors
         dtype = prefix_value.dtype
         with torch.autocast(query.device.type, enabled=False):
             exact = [_exact(x) for x in (query, prefix_key, own_key)]
-            weights, _ = _weights(*exact, hidden_R_L, rule)
+            weights, capped = _weights(*exact, hidden_R_L, rule)
+            made = (weights, capped) if keep else (None, None)
+            ctx.save_for_backward(*tensors, hidden_R_L, *made)
             return _times(weights.to(dtype), prefix_value, own_value)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        *tensors, hidden_R_L = ctx.saved_tensors
+        *tensors, hidden_R_L, weights, capped = ctx.saved_tensors
         rule: Rule = ctx.rule
         query, prefix_key, prefix_value, own_key, own_value = (_exact(x) for x in tensors)
         d_seen = _exact(gradients[0])
         with torch.autocast(d_seen.device.type, enabled=False):
-            weights, capped = _weights(query, prefix_key, own_key, hidden_R_L, rule)
+            if weights is None:
+                weights, capped = _weights(query, prefix_key, own_key, hidden_R_L, rule)
             d_prefix_value, d_own_value = _transposed_times(weights, d_seen, own_value)
             d_weights = _products(d_seen, prefix_value, own_value)
             # Of the softmax: w · (dw − Σ dw · w); of the cap: 1 − tanh².
             d_scores = d_weights.mul_(weights)
             d_scores.addcmul_(weights, d_scores.sum(dim=-1, keepdim=True), value=-1)
             if capped is not None:
-                d_scores.addcmul_(d_scores, capped.square_(), value=-1)
+                d_scores.addcmul_(d_scores, capped.square(), value=-1)
             d_query = _times(d_scores, prefix_key, own_key).mul_(rule.scaling)
             d_prefix_key, d_own_key = _transposed_times(d_scores, query * rule.scaling, own_key)
         found = (d_query, d_prefix_key, d_prefix_value, d_own_key, d_own_value)
@@ -98,8 +104,7 @@ class _Block(torch.autograd.Function):
                 None if own is None or x is None else own.to(x.dtype)
                 for own, x in zip(found, tensors, strict=True)
             ),
-            None,
-            None,
+            *(None, None, None),
         )
 
 

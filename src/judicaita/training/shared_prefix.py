@@ -18,9 +18,10 @@ up to rounding; with dropout, a prompt has one mask for its whole group.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -46,6 +47,10 @@ PROMPT_QUERIES_AT_ONCE = 128
 """The same of a prompt, where smaller blocks have fewer scores that nobody may see."""
 
 
+KEPT_SCORES = 2**22
+"""Scores of a layer whose weights are kept for the backward pass; of more they are made again."""
+
+
 @dataclass(frozen=True)
 class Span:
     """Where a prompt and its completions stand in the packed row."""
@@ -60,6 +65,13 @@ class Span:
     def end(self) -> int:
         """Where the next prompt starts."""
         return self.start + self.prompt + sum(self.completions)
+
+    @property
+    def scores(self) -> int:
+        """Pairs of a query and a key that are looked at, about, of each head."""
+        length = sum(self.completions)
+        own = sum(count * count for count in self.completions)
+        return self.prompt**2 + length * self.prompt + own
 
 
 @dataclass(frozen=True)
@@ -154,18 +166,25 @@ def attend(
         mask = packed.mask(sliding_window)
         return fused(*states, mask, scaling=scaling, softcap=softcap, compiled=True), None
     rule = Rule(scaling, softcap, sliding_window)
+    scores = query_1_H_S_D.shape[1] * sum(span.scores for span in packed.spans)
+    attend_own = partial(attend_block, rule=rule, keep=scores <= KEPT_SCORES)
     outputs = []
     for span in packed.spans:
         place = slice(span.start, span.end)
         query_H_L_D, key_K_L_D, value_K_L_D = (x[0, :, place] for x in states)
         # Query heads by the key head that they share.
         query_K_M_L_D = query_H_L_D.unflatten(0, (len(key_K_L_D), -1))
-        outputs += _of_span(query_K_M_L_D, key_K_L_D, value_K_L_D, span, rule)
+        outputs += _of_span(query_K_M_L_D, key_K_L_D, value_K_L_D, span, rule, attend_own)
     return torch.cat(outputs, dim=2).flatten(0, 1).transpose(0, 1)[None], None
 
 
 def _of_span(
-    query_K_M_L_D: Tensor, key_K_L_D: Tensor, value_K_L_D: Tensor, span: Span, rule: Rule
+    query_K_M_L_D: Tensor,
+    key_K_L_D: Tensor,
+    value_K_L_D: Tensor,
+    span: Span,
+    rule: Rule,
+    attend_own: Callable[..., Tensor],
 ) -> list[Tensor]:
     """What a prompt and its completions see, [K, M, tokens, D] each, in the order of the row."""
     length_P = span.prompt
@@ -173,14 +192,13 @@ def _of_span(
     for first in range(0, length_P, PROMPT_QUERIES_AT_ONCE):
         last = min(first + PROMPT_QUERIES_AT_ONCE, length_P)
         begin = max(0, first - rule.window + 1) if rule.window else 0
-        seen = attend_block(
+        seen = attend_own(
             query_K_M_L_D[:, None, :, first:last],
             key_K_L_D[:, begin:last],
             value_K_L_D[:, begin:last],
             None,
             None,
             rule.hidden(range(first, last), range(begin, last), query_K_M_L_D.device),
-            rule,
         )
         outputs.append(seen[:, 0])
     if not sum(span.completions):
@@ -195,13 +213,12 @@ def _of_span(
             some = slice(first, first + QUERIES_AT_ONCE)
             asked_G_R, told_G_R = index_G_R[:, some], index_G_R[:, : some.stop]
             end = length_P + told_G_R.shape[1]
-            seen_K_G_M_R_D = attend_block(
+            seen_K_G_M_R_D = attend_own(
                 query_K_M_L_D[:, :, asked_G_R].transpose(1, 2),
                 *prompt,
                 key_K_L_D[:, told_G_R],
                 value_K_L_D[:, told_G_R],
                 rule.hidden(range(length_P + first, end), range(begin, end), key_K_L_D.device),
-                rule,
             )
             is_token_G_R = valid_G_R[:, some]
             seen.append(seen_K_G_M_R_D.transpose(1, 2)[:, :, is_token_G_R])
