@@ -53,7 +53,7 @@ def attend_block(
     Returns [K, G, M, R, D] of the values' type. Scores and weights are float32 at least: Qwen 2's
     scores overflow float16, and bfloat16 rounds them by whole units before the softmax.
     """
-    seen: Tensor = _Block.apply(
+    seen: Tensor = _Block.apply(  # type: ignore[no-untyped-call]
         query_K_G_M_R_D,
         prefix_key_K_P_D,
         prefix_value_K_P_D,
@@ -74,8 +74,9 @@ class _Block(torch.autograd.Function):
         query, prefix_key, prefix_value, own_key, own_value = tensors
         dtype = prefix_value.dtype
         with torch.autocast(query.device.type, enabled=False):
-            exact = [_exact(x) for x in (query, prefix_key, own_key)]
-            weights, capped = _weights(*exact, hidden_R_L, rule)
+            weights, capped = _weights(
+                _exact(query), _exact(prefix_key), _exact(own_key), hidden_R_L, rule
+            )
             made = (weights, capped) if keep else (None, None)
             ctx.save_for_backward(*tensors, hidden_R_L, *made)
             return _times(weights.to(dtype), prefix_value, own_value)
@@ -129,7 +130,7 @@ def _weights(
 
 def _products(rows: Tensor, prefix_K_P_D: Tensor, own_K_G_N_D: Tensor | None) -> Tensor:
     """Of every row [K, G, M, R, D] with every key or value that it may meet, [K, G, M, R, T]."""
-    prefix = (rows.flatten(1, 3) @ prefix_K_P_D.mT).unflatten(1, rows.shape[1:4])
+    prefix: Tensor = (rows.flatten(1, 3) @ prefix_K_P_D.mT).unflatten(1, rows.shape[1:4])
     if own_K_G_N_D is None:
         return prefix
     own = (rows.flatten(2, 3) @ own_K_G_N_D.mT).unflatten(2, rows.shape[2:4])
@@ -139,11 +140,12 @@ def _products(rows: Tensor, prefix_K_P_D: Tensor, own_K_G_N_D: Tensor | None) ->
 def _times(weights: Tensor, prefix_K_P_D: Tensor, own_K_G_N_D: Tensor | None) -> Tensor:
     """Sums over keys or values, weighed, [K, G, M, R, D]."""
     length_P = prefix_K_P_D.shape[1]
-    of_prefix = weights[..., :length_P].flatten(1, 3) @ prefix_K_P_D
-    if own_K_G_N_D is None:
-        return of_prefix.unflatten(1, weights.shape[1:4])
-    of_own = weights[..., length_P:].flatten(2, 3) @ own_K_G_N_D
-    return of_prefix.unflatten(1, weights.shape[1:4]) + of_own.unflatten(2, weights.shape[2:4])
+    seen: Tensor = weights[..., :length_P].flatten(1, 3) @ prefix_K_P_D
+    seen = seen.unflatten(1, weights.shape[1:4])
+    if own_K_G_N_D is not None:
+        of_own = weights[..., length_P:].flatten(2, 3) @ own_K_G_N_D
+        seen = seen + of_own.unflatten(2, weights.shape[2:4])
+    return seen
 
 
 def _transposed_times(

@@ -33,8 +33,8 @@ def is_fused(device: torch.device, head_dim: int, dtype: torch.dtype) -> bool:
     places = torch.arange(256, device=device)
     try:
         mask = visible(places * 0, places * 0, places, None, compiled=True)
-        own = {"scaling": 1.0, "softcap": 1.0, "compiled": True}
-        fused(states, states, states, mask, **own).sum().backward()
+        seen = fused(states, states, states, mask, scaling=1.0, softcap=1.0, compiled=True)
+        seen.sum().backward()
     except RuntimeError as error:  # the compiler's errors are of this kind
         warnings.warn(
             f"attention of heads of {head_dim} numbers has no fused kernel on this GPU "
@@ -61,7 +61,9 @@ def visible(
         return seen if window is None else seen & (distance < window)
 
     length = len(span_S)
-    create = _compiled(create_block_mask) if compiled else create_block_mask
+    create: Callable[..., Any] = create_block_mask
+    if compiled:
+        create = _compiled(create)
     mask: BlockMask = create(may_see, None, None, length, length, device=span_S.device)
     return mask
 
@@ -77,7 +79,9 @@ def fused(
     compiled: bool,
 ) -> Tensor:
     """[1, S, H, D]; without ``compiled`` by plain operations, for comparisons."""
-    kernel: Callable[..., Any] = _compiled(flex_attention) if compiled else flex_attention
+    kernel: Callable[..., Any] = flex_attention
+    if compiled:
+        kernel = _compiled(kernel)
     # Rotary embeddings leave queries and keys in float32 under autocast, and values not.
     dtype = value_1_K_S_D.dtype
     seen_1_H_S_D: Tensor = kernel(

@@ -188,11 +188,11 @@ def _of_span(
 ) -> list[Tensor]:
     """What a prompt and its completions see, [K, M, tokens, D] each, in the order of the row."""
     length_P = span.prompt
-    outputs = []
+    outputs: list[Tensor] = []
     for first in range(0, length_P, PROMPT_QUERIES_AT_ONCE):
         last = min(first + PROMPT_QUERIES_AT_ONCE, length_P)
         begin = max(0, first - rule.window + 1) if rule.window else 0
-        seen = attend_own(
+        seen_K_1_M_Q_D = attend_own(
             query_K_M_L_D[:, None, :, first:last],
             key_K_L_D[:, begin:last],
             value_K_L_D[:, begin:last],
@@ -200,7 +200,7 @@ def _of_span(
             None,
             rule.hidden(range(first, last), range(begin, last), query_K_M_L_D.device),
         )
-        outputs.append(seen[:, 0])
+        outputs.append(seen_K_1_M_Q_D[:, 0])
     if not sum(span.completions):
         return outputs
     # From the window's edge of the first token on: what lies before, no completion sees.
