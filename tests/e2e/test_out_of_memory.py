@@ -25,7 +25,7 @@ def memory(name):
     return int(re.search(name + r":\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
 
 settings, halvings, limit = json.loads(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-rows = [{"prompt": f"{n} " + "word " * 60, "reference": "Yes"} for n in range(8)]
+rows = [{"prompt": f"{n} " + "word " * 30, "reference": "Yes"} for n in range(8)]
 reward = lambda prompt, response, reference: sum(map(ord, response)) % 7 / 7
 trainer = GRPOTrainer(TrainingConfig(**settings), rows, rows[:1], reward, show_progress=False)
 trainer.initialize()
