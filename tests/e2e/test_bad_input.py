@@ -168,7 +168,7 @@ def test_data(judicaita: Run, flags: str, words: tuple[str, ...]) -> None:
         ("--learning-rate inf", ("learning_rate='inf'", "finite")),
         ("--reference-sync-steps 8", ("reference_sync_steps=8 with beta=0", "Set beta above 0")),
         ("--attention sdpa", ("attention=sdpa", "gemma2 has none", "attention=auto")),
-        ("--model-max-length 250", ("model_max_length=250", "256 positions", "Lower")),
+        ("--model-max-length 255", ("model_max_length=255", "256 positions", "Lower")),
         ("--report-to papyrus", ("report_to='papyrus'", "tensorboard, trackio or wandb")),
         ("--output-dir used", ("used", "holds another run", "Name a new folder")),
         ("--output-dir used --resume auto", ("used", "holds another run")),
