@@ -32,11 +32,16 @@ PEERS: dict[str, dict[str, Any]] = {
 ``_by_group`` behind a name accumulates gradients prompt by prompt, for less memory.
 """
 
+_LONG, _ROWS_OF_LONG = 1024, 8
+"""Of prompts that long 16 rows in one pass take more than 24 GiB; 8 are TRL's default."""
+
 
 def settings_of(peer: str, shape: Shape) -> dict[str, Any]:
     """For `GRPOConfig`."""
     name = peer.removesuffix("_by_group")
     passes = shape.prompts if name != peer else 1
+    if shape.prompt_tokens >= _LONG:
+        passes = max(passes, shape.prompts * shape.group // _ROWS_OF_LONG)
     return {
         **PEERS[name],
         "per_device_train_batch_size": shape.prompts * shape.group // passes,
