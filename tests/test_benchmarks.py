@@ -55,6 +55,7 @@ def test_the_comparison_says_that_it_needs_trl() -> None:
     )
 
 
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
 def test_lora_takes_sixty_percent_less() -> None:
     """Of Gemma-2-2b, whose 2,614,341,888 parameters take 16 bytes each in full fine-tuning."""
     compare = runpy.run_path(str(ROOT / "benchmarks" / "lora_memory.py"))["compare"]

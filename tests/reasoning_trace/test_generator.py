@@ -156,7 +156,9 @@ def test_an_adapter_folder_is_loaded_on_its_base(final: Path, tmp_path: Path) ->
 @pytest.mark.parametrize("kind", ["model", "adapter"])
 def test_a_folder_that_judicaita_did_not_write(final: Path, tmp_path: Path, kind: str) -> None:
     """It records no run: the defaults ask, and nothing is claimed about its past."""
-    policy = load_policy(TrainingConfig(base_model=str(final), use_lora=kind == "adapter"))
+    lora = kind == "adapter"
+    config = TrainingConfig(base_model=str(final), use_lora=lora, generation_max_length=64)
+    policy = load_policy(config)
     policy.save(tmp_path)
     trace = ask(ReasoningTraceGenerator(tmp_path), max_tokens=3)
     assert (trace.model.step, trace.model.policy_version) == (None, None)

@@ -49,7 +49,8 @@ def base(make_policy: MakePolicy, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 def config_of(base: Path, **settings: Any) -> TrainingConfig:
-    return TrainingConfig(**{"base_model": str(base), "device": "cpu", **settings})
+    fitting = {"base_model": str(base), "device": "cpu", "generation_max_length": 64}
+    return TrainingConfig(**{**fitting, **settings})
 
 
 @pytest.fixture

@@ -156,12 +156,18 @@ def test_a_step_and_its_number_are_two_tokens(tiny_model: Path) -> None:
 
 
 def test_lessons_are_easy_and_weighed() -> None:
-    """Seven families weigh 1, the drills 2 and 1, of 10 in all."""
+    """Seven families weigh .9 and .3, the drills 2 and 1, of 11.4 in all."""
     drawn = list(itertools.islice(lessons(Recipe(), seed=3), 4000))
     counts = Counter(sample.facts["family"] for sample in drawn)
     assert set(counts) == {*TAUGHT, "issue_spotting", "diversity"}
-    assert abs(counts["issue_spotting"] - 800) < 4 * (4000 * 0.2 * 0.8) ** 0.5
-    assert abs(counts["hearsay"] - 400) < 4 * (4000 * 0.1 * 0.9) ** 0.5
+    tasks = Counter(sample.task for sample in drawn)
+    for found, weight in (
+        (counts["issue_spotting"], 2.0),
+        (counts["hearsay"], 1.2),
+        (tasks["hearsay_2"], 0.3),
+    ):
+        share = weight / 11.4
+        assert abs(found - 4000 * share) < 4 * (4000 * share * (1 - share)) ** 0.5
     hard = {f"{family}_{level}" for family in TAUGHT for level in HARD_LEVELS}
     assert not hard & {sample.task for sample in drawn}
     assert all(split_of(FAMILIES[s.facts["family"]].pattern(s.facts)) == "train" for s in drawn)
@@ -169,7 +175,7 @@ def test_lessons_are_easy_and_weighed() -> None:
 
 def test_no_hard_solution_makes_the_tokenizer() -> None:
     solutions = [text for text in embedded._texts(Recipe()) if text.startswith("Step 1:")]
-    assert len(solutions) == 300 * 9
+    assert len(solutions) == 300 * (2 * 7 + 2)  # of each lesson
     longest = max(text.count("Step") for text in solutions if "plaintiff" not in text.lower())
     assert longest == 4  # with an element conceded, or four events: never four in dispute
     hard = generate("hearsay", 300, split="train", seed=0, levels=HARD_LEVELS)
