@@ -8,64 +8,75 @@ import pytest
 import torch
 from torch import Tensor
 
-from judicaita.training.block_attention import Rule, attend_block
+from judicaita.training.block_attention import Part, Rule, attend_parts
 
-K, M, G, R, P, D = 2, 3, 2, 4, 5, 3
-CPU = torch.device("cpu")
+K, M, D, D_VALUE = 2, 3, 3, 2
+"""Values have a width of their own, so that none is taken for the other."""
+
+OWNERS = "pppppaaaabbb"
+"""Of each token of the row: the prompt, or one of two completions of unequal length."""
+
+POSITIONS = [0, 1, 2, 3, 4, 5, 6, 7, 8, 5, 6, 7]
 
 
-def states(*, own: bool) -> list[Tensor | None]:
+def parts(queries_at_once: int) -> tuple[Part, Part]:
+    prompt = Part(slice(0, 0), torch.arange(5)[None], torch.arange(5), queries_at_once)
+    # The last place of the shorter completion repeats a token of the row.
+    places = torch.tensor([[5, 6, 7, 8], [9, 10, 11, 11]])
+    return prompt, Part(slice(0, 5), places, torch.tensor([0, 1, 2, 3, 4, 5, 6]), queries_at_once)
+
+
+def states() -> list[Tensor]:
     generator = torch.Generator().manual_seed(0)
-    shapes = [(K, G, M, R, D), (K, P, D), (K, P, D)]
-    shapes += [(K, G, R, D)] * 2 if own else []
-    made: list[Tensor | None] = [
+    length = len(OWNERS)
+    shapes = [(K, M, length, D), (K, length, D), (K, length, D_VALUE)]
+    return [
         torch.randn(shape, generator=generator, dtype=torch.float64, requires_grad=True)
         for shape in shapes
     ]
-    return made if own else [*made, None, None]
 
 
-def plainly(
-    query: Tensor,
-    prefix_key: Tensor,
-    prefix_value: Tensor,
-    own_key: Tensor | None,
-    own_value: Tensor | None,
-    hidden: Tensor,
-    rule: Rule,
-) -> Tensor:
-    """The definition, every sequence and head by itself."""
-    seen = torch.empty(K, G, M, R, D, dtype=query.dtype)
+def plainly(query: Tensor, key: Tensor, value: Tensor, rule: Rule) -> Tensor:
+    """The definition, every query and head by itself."""
+    seen = torch.empty(*query.shape[:-1], D_VALUE, dtype=query.dtype)
     for k in range(K):
-        for g in range(G):
-            own = [] if own_key is None or own_value is None else [(own_key[k, g], own_value[k, g])]
-            keys = torch.cat([prefix_key[k], *(key for key, _ in own)])
-            values = torch.cat([prefix_value[k], *(value for _, value in own)])
-            for m in range(M):
-                scores = rule.scaling * query[k, g, m] @ keys.T
+        for m in range(M):
+            for place, (owner, position) in enumerate(zip(OWNERS, POSITIONS, strict=True)):
+                visible = [
+                    other
+                    for other, (its_owner, its_position) in enumerate(
+                        zip(OWNERS, POSITIONS, strict=True)
+                    )
+                    if its_owner in ("p", owner)
+                    and its_position <= position
+                    and (rule.window is None or position - its_position < rule.window)
+                ]
+                scores = rule.scaling * key[k, visible] @ query[k, m, place]
                 if rule.softcap is not None:
                     scores = rule.softcap * (scores / rule.softcap).tanh()
-                scores[:, -hidden.shape[1] :].masked_fill_(hidden, float("-inf"))
-                weights = scores.softmax(-1)
-                seen[k, g, m] = weights @ values
+                seen[k, m, place] = scores.softmax(-1) @ value[k, visible]
     return seen
 
 
-@pytest.mark.parametrize("own", [False, True], ids=["prefix", "prefix and own"])
+@pytest.mark.parametrize("queries_at_once", [2, 3, 99])
 @pytest.mark.parametrize("softcap", [None, 1.5])
-@pytest.mark.parametrize("window", [None, 3])
-def test_the_same_as_autograd(own: bool, softcap: float | None, window: int | None) -> None:
+@pytest.mark.parametrize("window", [None, 2, 4, 7], ids=lambda window: f"window {window}")
+def test_the_same_as_autograd(
+    queries_at_once: int, softcap: float | None, window: int | None
+) -> None:
     rule = Rule(0.7, softcap, window)
-    first = P if own else P - R
-    keys = range(P + R) if own else range(P)
-    hidden = rule.hidden(range(first, first + R), keys, CPU)
+    by_blocks = partial(attend_parts, parts=parts(queries_at_once), rule=rule)
     results = []
-    for attention in (plainly, partial(attend_block, keep=True), partial(attend_block, keep=False)):
-        tensors = states(own=own)
-        seen = attention(*tensors, hidden, rule)  # type: ignore[arg-type]
+    for attention in (
+        partial(plainly, rule=rule),
+        partial(by_blocks, keep=True),
+        partial(by_blocks, keep=False),
+    ):
+        tensors = states()
+        seen = attention(*tensors)
         weights = torch.arange(seen.numel(), dtype=seen.dtype).view_as(seen).cos()
         (seen * weights).sum().backward()
-        results.append([seen, *(x.grad for x in tensors if x is not None)])
+        results.append([seen, *(x.grad for x in tensors)])
     for expected, kept, made_again in zip(*results, strict=True):
         assert expected is not None
         assert expected.abs().max() > 0.1
@@ -74,41 +85,42 @@ def test_the_same_as_autograd(own: bool, softcap: float | None, window: int | No
 
 
 @pytest.mark.parametrize("keep", [False, True])
-@pytest.mark.parametrize("own", [False, True])
-def test_the_gradient_by_differences(own: bool, keep: bool) -> None:
-    rule = Rule(0.7, 1.5, 4)
-    hidden = rule.hidden(range(P, P + R), range(P + R if own else P), CPU)
-    hidden[:, 0] = False  # else a query behind the window would see nothing
-    tensors = states(own=own)
+@pytest.mark.parametrize("window", [None, 4])
+def test_the_gradient_by_differences(keep: bool, window: int | None) -> None:
+    rule = Rule(0.7, 1.5, window)
     assert torch.autograd.gradcheck(
-        lambda *given: attend_block(*given, hidden, rule, keep=keep), tensors
+        lambda *given: attend_parts(*given, parts(3), rule, keep=keep), states()
     )
 
 
-def test_what_is_hidden_by_hand() -> None:
-    # Queries at 2 and 3, keys at 0 to 3; each sees itself and the one before.
-    assert Rule(1.0, None, 2).hidden(range(2, 4), range(4), CPU).tolist() == [
-        [True, False, False, True],
-        [True, True, False, False],
-    ]
-    # Without a window all that stands before the first query is seen.
-    assert Rule(1.0, None, None).hidden(range(2, 4), range(4), CPU).tolist() == [
-        [False, True],
-        [False, False],
-    ]
+def test_what_a_block_sees_by_hand() -> None:
+    _, completions = parts(2)
+    first, second = completions.blocks(2)
+    # Queries at 7 and 8 of a completion that begins at 5: with a window of 2 they see 6 to 8.
+    assert (second.queries, second.prefix, second.own) == (slice(2, 4), slice(5, 5), slice(1, 4))
+    assert second.hidden_R_L.tolist() == [[False, False, True], [True, False, False]]
+    # Those at 5 and 6 see the prefix's last token, and themselves.
+    assert (first.queries, first.prefix, first.own) == (slice(0, 2), slice(4, 5), slice(0, 2))
+    assert first.hidden_R_L.tolist() == [[False, False, True], [True, False, False]]
+    # Without a window all that stands before the block is seen, and no mask is needed for it.
+    _, second = completions.blocks(None)
+    assert (second.prefix, second.own) == (slice(0, 5), slice(0, 4))
+    assert second.hidden_R_L.tolist() == [[False, True], [False, False]]
+    # The same with a window that reaches as far.
+    _, second = completions.blocks(9)
+    assert second.hidden_R_L.tolist() == [[False, True], [False, False]]
+    _, second = completions.blocks(8)
+    assert second.hidden_R_L.shape == (2, 9)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_gets_gradients_of_its_own_type(dtype: torch.dtype) -> None:
     rule = Rule(0.7, None, None)
-    hidden = rule.hidden(range(P, P + R), range(P + R), CPU)
     results = []
     for target in (torch.float64, dtype):
-        tensors = [
-            x.detach().to(target).requires_grad_() for x in states(own=True) if x is not None
-        ]
+        tensors = [x.detach().to(target).requires_grad_() for x in states()]
         with torch.autocast("cpu", dtype=dtype, enabled=target == dtype):
-            seen = attend_block(*tensors, hidden, rule, keep=True)
+            seen = attend_parts(*tensors, parts(3), rule, keep=True)
         seen.sum().backward()
         assert seen.dtype == target
         results.append([seen, *(x.grad for x in tensors)])

@@ -121,7 +121,7 @@ def test_equal_in_float64(
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything in pieces, and scores made again in the backward pass."""
     monkeypatch.setattr(shared_prefix, "QUERIES_AT_ONCE", 3)
-    monkeypatch.setattr(shared_prefix, "PROMPT_QUERIES_AT_ONCE", 4)
+    monkeypatch.setattr(shared_prefix, "TOKENS_AT_ONCE", 4)
     monkeypatch.setattr(shared_prefix, "KEPT_SCORES", 0)
     monkeypatch.setattr(logprobs_module, "LOGITS_AT_ONCE", 5 * 320)
     monkeypatch.setattr(logprobs_module, "TOKENS_AT_ONCE", 5)

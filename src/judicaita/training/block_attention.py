@@ -1,16 +1,17 @@
-"""Attention of a block of queries, with a backward pass of its own.
+"""Attention of a packed row by blocks of queries, with a backward pass of its own.
 
 Autograd would keep half a dozen tensors of the size of the scores for each layer. Here that are
 two at most, and none of longer texts: there the backward pass makes the scores again, as
 FlashAttention does (Dao et al., arXiv 2205.14135, §3.1).
 
-    K  key heads       M  query heads for each      G  sequences that share a prefix
-    R  queries         P  keys of the prefix        N  keys of a sequence's own       T  P + N
-    L  the last keys, of which a query may not see all
+    S  tokens of the row       K  key heads     M  query heads for each     D  numbers of a head
+    G  sequences of a part     R  tokens of the longest, or queries of a block
+    P  keys of the prefix that they share       N  keys of a sequence's own       T  P + N
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,100 +27,197 @@ class Rule:
     softcap: float | None
     window: int | None
 
-    def hidden(self, queries: range, keys: range, device: torch.device) -> Tensor:
-        """Which of the last keys a query must not see, by true positions; every query sees all of
-        those before. [queries, last keys]."""
-        first = keys.start if self.window is not None else max(keys.start, queries.start)
-        query_R = torch.arange(queries.start, queries.stop, device=device)
-        distance_R_L = query_R[:, None] - torch.arange(first, keys.stop, device=device)
-        hidden_R_L = distance_R_L < 0
-        return hidden_R_L if self.window is None else hidden_R_L | (distance_R_L >= self.window)
+
+@dataclass(frozen=True)
+class Part:
+    """Sequences side by side in the row, and what they share.
+
+    Shorter ones are filled up with places that repeat a token. Nothing valid sees these, since they
+    stand behind it, and what they see is dropped.
+    """
+
+    prefix: slice
+    """Where in the row the prefix stands; empty for a sequence that begins by itself."""
+    places_G_R: Tensor
+    """Where in the row their tokens stand."""
+    valid_N: Tensor
+    """Which of all G·R places are tokens."""
+    queries_at_once: int
+    """Of each sequence: memory grows with their number, not with its square."""
+
+    def queries(self, values_K_M_S_D: Tensor) -> Tensor:
+        """[K, G, M, R, D]"""
+        return values_K_M_S_D[:, :, self.places_G_R].transpose(1, 2)
+
+    def gradients(self, values_K_M_S_D: Tensor) -> Tensor:
+        """[K, G, M, R, D], and 0 for what is no token."""
+        found = values_K_M_S_D.new_zeros(
+            *values_K_M_S_D.shape[:2], self.places_G_R.numel(), values_K_M_S_D.shape[-1]
+        )
+        found[:, :, self.valid_N] = values_K_M_S_D[:, :, self.places_G_R.flatten()[self.valid_N]]
+        return found.view(*found.shape[:2], *self.places_G_R.shape, -1).transpose(1, 2)
+
+    def keys(self, values_K_S_D: Tensor) -> Tensor:
+        """[K, G, R, D]"""
+        return values_K_S_D[:, self.places_G_R]
+
+    def put(self, row_S_D: Tensor, found_G_R_D: Tensor) -> None:
+        """Add to the row's tokens what was found for the part's; leading axes are equal."""
+        places_N = self.places_G_R.flatten()[self.valid_N]
+        row_S_D[..., places_N, :] += found_G_R_D.flatten(-3, -2)[..., self.valid_N, :]
+
+    def blocks(self, window: int | None) -> Iterator[Block]:
+        """Queries, some of each sequence at a time, and the keys that one of them sees."""
+        length_P, length_R = self.prefix.stop - self.prefix.start, self.places_G_R.shape[1]
+        for first in range(0, length_R, self.queries_at_once):
+            last = min(first + self.queries_at_once, length_R)
+            begin = max(0, length_P + first - window + 1) if window is not None else 0
+            yield Block(
+                slice(first, last),
+                slice(self.prefix.start + min(begin, length_P), self.prefix.stop),
+                slice(max(0, begin - length_P), last),
+                _hidden(
+                    range(length_P + first, length_P + last),
+                    range(begin, length_P + last),
+                    window,
+                    self.places_G_R.device,
+                ),
+            )
 
 
-def attend_block(
-    query_K_G_M_R_D: Tensor,
-    prefix_key_K_P_D: Tensor,
-    prefix_value_K_P_D: Tensor,
-    own_key_K_G_N_D: Tensor | None,
-    own_value_K_G_N_D: Tensor | None,
-    hidden_R_L: Tensor,
+@dataclass(frozen=True)
+class Block:
+    """Queries and what they see: slices of a part's sequences, and of the row for the prefix."""
+
+    queries: slice
+    prefix: slice
+    own: slice
+    hidden_R_L: Tensor
+    """Which of the last L keys a query must not see; it sees all of those before."""
+
+
+def _hidden(queries: range, keys: range, window: int | None, device: torch.device) -> Tensor:
+    """By true positions."""
+    cuts = window is not None and queries.stop - 1 - keys.start >= window
+    first = keys.start if cuts else max(keys.start, queries.start)
+    query_R = torch.arange(queries.start, queries.stop, device=device)
+    distance_R_L = query_R[:, None] - torch.arange(first, keys.stop, device=device)
+    hidden_R_L = distance_R_L < 0
+    if window is not None and cuts:
+        hidden_R_L |= distance_R_L >= window
+    return hidden_R_L
+
+
+def attend_parts(
+    query_K_M_S_D: Tensor,
+    key_K_S_D: Tensor,
+    value_K_S_D: Tensor,
+    parts: Sequence[Part],
     rule: Rule,
     *,
     keep: bool,
 ) -> Tensor:
-    """What queries see of a prefix that they share and, if given, of their own sequence.
+    """What every token sees of its prefix and of its own sequence up to itself.
 
-    With ``keep`` weights and capped scores are kept for the backward pass, else made again there.
-    Returns [K, G, M, R, D] of the values' type. Scores and weights are float32 at least: Qwen 2's
-    scores overflow float16, and bfloat16 rounds them by whole units before the softmax.
+    ``parts`` hold each token once. With ``keep`` weights and capped scores are kept for the
+    backward pass, else made again there. Returns [K, M, S, D] of the values' type. Scores and
+    weights are float32 at least: Qwen 2's scores overflow float16, and bfloat16 rounds them by
+    whole units before the softmax.
     """
-    seen: Tensor = _Block.apply(  # type: ignore[no-untyped-call]
-        query_K_G_M_R_D,
-        prefix_key_K_P_D,
-        prefix_value_K_P_D,
-        own_key_K_G_N_D,
-        own_value_K_G_N_D,
-        hidden_R_L,
-        rule,
-        keep,
+    seen: Tensor = _Attention.apply(  # type: ignore[no-untyped-call]
+        query_K_M_S_D, key_K_S_D, value_K_S_D, parts, rule, keep
     )
     return seen
 
 
-class _Block(torch.autograd.Function):
+class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> Tensor:
-        *tensors, hidden_R_L, rule, keep = arguments
-        ctx.rule = rule
-        query, prefix_key, prefix_value, own_key, own_value = tensors
-        dtype = prefix_value.dtype
+        query, key, value, parts, rule, keep = arguments
+        ctx.parts, ctx.rule = parts, rule
+        kept: list[Tensor | None] = []
+        seen_K_M_S_D = value.new_zeros(*query.shape[:-1], value.shape[-1])
         with torch.autocast(query.device.type, enabled=False):
-            weights, capped = _weights(
-                _exact(query), _exact(prefix_key), _exact(own_key), hidden_R_L, rule
-            )
-            made = (weights, capped) if keep else (None, None)
-            ctx.save_for_backward(*tensors, hidden_R_L, *made)
-            return _times(weights.to(dtype), prefix_value, own_value)
+            scaled, exact_key = _exact(query) * rule.scaling, _exact(key)
+            for part in parts:
+                rows, own_key, own_value = (
+                    part.queries(scaled),
+                    part.keys(exact_key),
+                    part.keys(value),
+                )
+                seen = rows.new_empty(*rows.shape[:-1], value.shape[-1], dtype=value.dtype)
+                for block in part.blocks(rule.window):
+                    weights, capped = _weights(
+                        rows[..., block.queries, :],
+                        exact_key[:, block.prefix],
+                        own_key[:, :, block.own],
+                        block.hidden_R_L,
+                        rule,
+                    )
+                    kept += [weights, capped] if keep else [None, None]
+                    seen[..., block.queries, :] = _times(
+                        weights.to(value.dtype), value[:, block.prefix], own_value[:, :, block.own]
+                    )
+                part.put(seen_K_M_S_D, seen.transpose(1, 2))
+        ctx.save_for_backward(query, key, value, *kept)
+        return seen_K_M_S_D
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        *tensors, hidden_R_L, weights, capped = ctx.saved_tensors
+        saved = ctx.saved_tensors
+        given, kept = saved[:3], iter(saved[3:])
         rule: Rule = ctx.rule
-        query, prefix_key, prefix_value, own_key, own_value = (_exact(x) for x in tensors)
-        d_seen = _exact(gradients[0])
-        with torch.autocast(d_seen.device.type, enabled=False):
-            if weights is None:
-                weights, capped = _weights(query, prefix_key, own_key, hidden_R_L, rule)
-            d_prefix_value, d_own_value = _transposed_times(weights, d_seen, own_value)
-            d_weights = _products(d_seen, prefix_value, own_value)
-            # Of the softmax: w · (dw − Σ dw · w); of the cap: 1 − tanh².
-            d_scores = d_weights.mul_(weights)
-            d_scores.addcmul_(weights, d_scores.sum(dim=-1, keepdim=True), value=-1)
-            if capped is not None:
-                d_scores.addcmul_(d_scores, capped.square(), value=-1)
-            d_query = _times(d_scores, prefix_key, own_key).mul_(rule.scaling)
-            d_prefix_key, d_own_key = _transposed_times(d_scores, query * rule.scaling, own_key)
-        found = (d_query, d_prefix_key, d_prefix_value, d_own_key, d_own_value)
-        return (
-            *(
-                None if own is None or x is None else own.to(x.dtype)
-                for own, x in zip(found, tensors, strict=True)
-            ),
-            *(None, None, None),
-        )
+        query, key, value = (_exact(x) for x in given)
+        d_seen_K_M_S_D = _exact(gradients[0])
+        d_query, d_key, d_value = map(torch.zeros_like, (query, key, value))
+        with torch.autocast(query.device.type, enabled=False):
+            scaled = query * rule.scaling
+            for part in ctx.parts:
+                rows, d_seen = part.queries(scaled), part.gradients(d_seen_K_M_S_D)
+                own_key, own_value = part.keys(key), part.keys(value)
+                d_rows, d_own_key, d_own_value = map(torch.zeros_like, (rows, own_key, own_value))
+                for block in part.blocks(rule.window):
+                    asked = rows[..., block.queries, :], d_seen[..., block.queries, :]
+                    prefix = key[:, block.prefix], value[:, block.prefix]
+                    own = own_key[:, :, block.own], own_value[:, :, block.own]
+                    weights, capped = next(kept), next(kept)
+                    if weights is None:
+                        weights, capped = _weights(
+                            asked[0], prefix[0], own[0], block.hidden_R_L, rule
+                        )
+                    d_weights = _products(asked[1], prefix[1], own[1])
+                    d_scores = torch.ops.aten._softmax_backward_data(
+                        d_weights, weights, -1, weights.dtype
+                    )
+                    if capped is not None:
+                        d_scores = torch.ops.aten.tanh_backward(d_scores, capped)
+                    d_rows[..., block.queries, :] = _times(d_scores, prefix[0], own[0])
+                    for d_all, d_own, left, right in (
+                        (d_value, d_own_value, weights, asked[1]),
+                        (d_key, d_own_key, d_scores, asked[0]),
+                    ):
+                        of_prefix, of_own = _transposed_times(left, right, own[0].shape[2])
+                        d_all[:, block.prefix] += of_prefix
+                        d_own[:, :, block.own] += of_own
+                part.put(d_query, d_rows.transpose(1, 2))
+                part.put(d_key, d_own_key)
+                part.put(d_value, d_own_value)
+        found = (d_query.mul_(rule.scaling), d_key, d_value)
+        return (*(x.to(own.dtype) for x, own in zip(found, given, strict=True)), None, None, None)
 
 
-def _exact(x: Any) -> Any:
-    """In float32 at least; None stays."""
-    return x.float() if x is not None and x.dtype.itemsize < 4 else x
+def _exact(x: Tensor) -> Tensor:
+    """In float32 at least."""
+    return x.float() if x.dtype.itemsize < 4 else x
 
 
 def _weights(
-    query: Tensor, prefix_key: Tensor, own_key: Tensor | None, hidden_R_L: Tensor, rule: Rule
+    rows: Tensor, prefix_key: Tensor, own_key: Tensor, hidden_R_L: Tensor, rule: Rule
 ) -> tuple[Tensor, Tensor | None]:
-    """[K, G, M, R, T], and the scores over the cap before they were stretched to it."""
-    # Scaled as queries, of which there are fewer numbers than of scores.
-    scores = _products(query * (rule.scaling / (rule.softcap or 1.0)), prefix_key, own_key)
+    """[K, G, M, R, T] of scaled queries, and the scores over the cap, before they were stretched
+    to it."""
+    # Divided as queries, of which there are fewer numbers than of scores.
+    scores = _products(rows / rule.softcap if rule.softcap else rows, prefix_key, own_key)
     capped = None
     if rule.softcap is not None:
         capped = scores.tanh_()
@@ -128,32 +226,36 @@ def _weights(
     return scores.softmax(dim=-1), capped
 
 
-def _products(rows: Tensor, prefix_K_P_D: Tensor, own_K_G_N_D: Tensor | None) -> Tensor:
-    """Of every row [K, G, M, R, D] with every key or value that it may meet, [K, G, M, R, T]."""
-    prefix: Tensor = (rows.flatten(1, 3) @ prefix_K_P_D.mT).unflatten(1, rows.shape[1:4])
-    if own_K_G_N_D is None:
-        return prefix
-    own = (rows.flatten(2, 3) @ own_K_G_N_D.mT).unflatten(2, rows.shape[2:4])
-    return torch.cat([prefix, own], dim=-1)
+def _products(rows_K_G_M_R_D: Tensor, prefix_K_P_D: Tensor, own_K_G_N_D: Tensor) -> Tensor:
+    """Of every row with every key or value that it may meet, [K, G, M, R, T]."""
+    length_P, length_N = prefix_K_P_D.shape[1], own_K_G_N_D.shape[2]
+    found = rows_K_G_M_R_D.new_empty(*rows_K_G_M_R_D.shape[:-1], length_P + length_N)
+    if length_P:
+        of_prefix = found.flatten(1, 3)[..., :length_P]
+        torch.bmm(rows_K_G_M_R_D.flatten(1, 3), prefix_K_P_D.mT, out=of_prefix)
+    of_own = found.flatten(2, 3).flatten(0, 1)[..., length_P:]
+    rows = rows_K_G_M_R_D.flatten(2, 3).flatten(0, 1)
+    torch.bmm(rows, own_K_G_N_D.flatten(0, 1).mT, out=of_own)
+    return found
 
 
-def _times(weights: Tensor, prefix_K_P_D: Tensor, own_K_G_N_D: Tensor | None) -> Tensor:
+def _times(weights_K_G_M_R_T: Tensor, prefix_K_P_D: Tensor, own_K_G_N_D: Tensor) -> Tensor:
     """Sums over keys or values, weighed, [K, G, M, R, D]."""
     length_P = prefix_K_P_D.shape[1]
-    seen: Tensor = weights[..., :length_P].flatten(1, 3) @ prefix_K_P_D
-    seen = seen.unflatten(1, weights.shape[1:4])
-    if own_K_G_N_D is not None:
-        of_own = weights[..., length_P:].flatten(2, 3) @ own_K_G_N_D
-        seen = seen + of_own.unflatten(2, weights.shape[2:4])
+    of_own = weights_K_G_M_R_T[..., length_P:].flatten(2, 3) @ own_K_G_N_D
+    seen = of_own.view(*weights_K_G_M_R_T.shape[:-1], -1)
+    if length_P:
+        of_prefix = weights_K_G_M_R_T[..., :length_P].flatten(1, 3) @ prefix_K_P_D
+        seen += of_prefix.view_as(seen)
     return seen
 
 
 def _transposed_times(
-    weights: Tensor, rows: Tensor, own_K_G_N_D: Tensor | None
-) -> tuple[Tensor, Tensor | None]:
+    weights_K_G_M_R_T: Tensor, rows_K_G_M_R_D: Tensor, length_N: int
+) -> tuple[Tensor, Tensor]:
     """Sums over rows, weighed: [K, P, D] for the prefix, [K, G, N, D] for each sequence's own."""
-    length_P = weights.shape[-1] - (0 if own_K_G_N_D is None else own_K_G_N_D.shape[2])
-    of_prefix = weights[..., :length_P].flatten(1, 3).mT @ rows.flatten(1, 3)
-    if own_K_G_N_D is None:
-        return of_prefix, None
-    return of_prefix, weights[..., length_P:].flatten(2, 3).mT @ rows.flatten(2, 3)
+    of_prefix, of_own = weights_K_G_M_R_T.tensor_split([-length_N], dim=-1)
+    return (
+        of_prefix.flatten(1, 3).mT @ rows_K_G_M_R_D.flatten(1, 3),
+        of_own.flatten(2, 3).mT @ rows_K_G_M_R_D.flatten(2, 3),
+    )

@@ -18,10 +18,9 @@ up to rounding; with dropout, a prompt has one mask for its whole group.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import torch
@@ -30,7 +29,7 @@ from torch.nn.attention.flex_attention import BlockMask
 from transformers import PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from judicaita.training.block_attention import Rule, attend_block
+from judicaita.training.block_attention import Part, Rule, attend_parts
 from judicaita.training.fused_attention import fused, is_fused, visible
 
 ATTENTION = "judicaita_shared_prefix"
@@ -40,12 +39,11 @@ ARCHITECTURES = ("gemma2", "gemma3_text", "llama", "mistral", "qwen2", "qwen3")
 """Model types whose attention takes all it needs from `attend`'s arguments. Another model may have
 biases, sinks or chunks that it would not see."""
 
-QUERIES_AT_ONCE = 256
-"""Rows of scores that are made at a time: memory grows with their number, not with its square."""
+TOKENS_AT_ONCE = 256
+"""Of short completions that go together."""
 
-PROMPT_QUERIES_AT_ONCE = 128
-"""The same of a prompt, where smaller blocks have fewer scores that nobody may see."""
-
+QUERIES_AT_ONCE = 128
+"""Of a prompt or completion; smaller blocks have fewer scores that nobody may see."""
 
 KEPT_SCORES = 2**22
 """Scores of a layer whose weights are kept for the backward pass; of more they are made again."""
@@ -83,6 +81,8 @@ class Packed:
     spans: tuple[Span, ...]
     sources_N: Tensor
     """For every completion token, row by row: the place of the token that predicts it."""
+    parts: tuple[Part, ...]
+    """The same spans, in pieces that attend at once."""
     masks: dict[int | None, BlockMask] = field(default_factory=dict, compare=False)
     """Of the fused kernel, by the layers' windows; the first layer that needs one makes it."""
 
@@ -123,7 +123,33 @@ def pack(rows: Sequence[tuple[Sequence[int], Sequence[int]]], device: torch.devi
     input_ids, position_ids, sources_N = (
         torch.tensor(values, device=device) for values in (ids, positions, sources)
     )
-    return Packed(input_ids[None], position_ids[None], tuple(spans), sources_N)
+    parts = tuple(part for span in spans for part in _parts_of(span, device))
+    return Packed(input_ids[None], position_ids[None], tuple(spans), sources_N, parts)
+
+
+def _parts_of(span: Span, device: torch.device) -> Iterator[Part]:
+    """The prompt, then its completions: those of about the same length together, as many as have
+    `TOKENS_AT_ONCE`."""
+    places_P = torch.arange(span.prompt, device=device)
+    yield Part(
+        slice(span.start, span.start), span.start + places_P[None], places_P, QUERIES_AT_ONCE
+    )
+    prefix = slice(span.start, span.start + span.prompt)
+    lengths = span.completions
+    starts = [*itertools.accumulate(lengths, initial=prefix.stop)]
+    longest_first = sorted(range(len(lengths)), key=lambda number: -lengths[number])
+    while longest_first and (longest := lengths[longest_first[0]]):
+        count = max(1, TOKENS_AT_ONCE // longest)
+        block, longest_first = longest_first[:count], longest_first[count:]
+        starts_G, lengths_G = (
+            torch.tensor([values[number] for number in block], device=device)
+            for values in (starts, lengths)
+        )
+        place_R = torch.arange(longest, device=device)
+        # Clamped, so that places behind the row's end are none.
+        places_G_R = (starts_G[:, None] + place_R).clamp(max=span.end - 1)
+        valid_N = (place_R < lengths_G[:, None]).flatten().nonzero()[:, 0]
+        yield Part(prefix, places_G_R, valid_N, QUERIES_AT_ONCE)
 
 
 def can_share(model: PreTrainedModel) -> bool:
@@ -167,87 +193,13 @@ def attend(
         return fused(*states, mask, scaling=scaling, softcap=softcap, compiled=True), None
     rule = Rule(scaling, softcap, sliding_window)
     scores = query_1_H_S_D.shape[1] * sum(span.scores for span in packed.spans)
-    attend_own = partial(attend_block, rule=rule, keep=scores <= KEPT_SCORES)
-    outputs = []
-    for span in packed.spans:
-        place = slice(span.start, span.end)
-        query_H_L_D, key_K_L_D, value_K_L_D = (x[0, :, place] for x in states)
-        # Query heads by the key head that they share.
-        query_K_M_L_D = query_H_L_D.unflatten(0, (len(key_K_L_D), -1))
-        outputs += _of_span(query_K_M_L_D, key_K_L_D, value_K_L_D, span, rule, attend_own)
-    return torch.cat(outputs, dim=2).flatten(0, 1).transpose(0, 1)[None], None
-
-
-def _of_span(
-    query_K_M_L_D: Tensor,
-    key_K_L_D: Tensor,
-    value_K_L_D: Tensor,
-    span: Span,
-    rule: Rule,
-    attend_own: Callable[..., Tensor],
-) -> list[Tensor]:
-    """What a prompt and its completions see, [K, M, tokens, D] each, in the order of the row."""
-    length_P = span.prompt
-    outputs: list[Tensor] = []
-    for first in range(0, length_P, PROMPT_QUERIES_AT_ONCE):
-        last = min(first + PROMPT_QUERIES_AT_ONCE, length_P)
-        begin = max(0, first - rule.window + 1) if rule.window else 0
-        seen_K_1_M_Q_D = attend_own(
-            query_K_M_L_D[:, None, :, first:last],
-            key_K_L_D[:, begin:last],
-            value_K_L_D[:, begin:last],
-            None,
-            None,
-            rule.hidden(range(first, last), range(begin, last), query_K_M_L_D.device),
-        )
-        outputs.append(seen_K_1_M_Q_D[:, 0])
-    if not sum(span.completions):
-        return outputs
-    # From the window's edge of the first token on: what lies before, no completion sees.
-    begin = max(0, length_P - rule.window + 1) if rule.window else 0
-    prompt = [x[:, begin:length_P] for x in (key_K_L_D, value_K_L_D)]
-    seen, places = [], []
-    for index_G_R, valid_G_R in _blocks_of_completions(span.completions, key_K_L_D.device):
-        index_G_R = index_G_R + length_P
-        for first in range(0, index_G_R.shape[1], QUERIES_AT_ONCE):
-            some = slice(first, first + QUERIES_AT_ONCE)
-            asked_G_R, told_G_R = index_G_R[:, some], index_G_R[:, : some.stop]
-            end = length_P + told_G_R.shape[1]
-            seen_K_G_M_R_D = attend_own(
-                query_K_M_L_D[:, :, asked_G_R].transpose(1, 2),
-                *prompt,
-                key_K_L_D[:, told_G_R],
-                value_K_L_D[:, told_G_R],
-                rule.hidden(range(length_P + first, end), range(begin, end), key_K_L_D.device),
-            )
-            is_token_G_R = valid_G_R[:, some]
-            seen.append(seen_K_G_M_R_D.transpose(1, 2)[:, :, is_token_G_R])
-            places.append(asked_G_R[is_token_G_R])
-    in_order = torch.cat(places).argsort()
-    outputs.append(torch.cat(seen, dim=2).index_select(2, in_order))
-    return outputs
-
-
-def _blocks_of_completions(
-    lengths: Sequence[int], device: torch.device
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Completions of about the same length, as many at a time as have `QUERIES_AT_ONCE` tokens.
-
-    For each block the places of their tokens, counted from the prompt's end, [G, R], and which are
-    places at all; the others repeat a token, which nothing valid sees, being behind it.
-    """
-    starts = [sum(lengths[:number]) for number in range(len(lengths))]
-    longest_first = sorted(range(len(lengths)), key=lambda number: -lengths[number])
-    while longest_first and (longest := lengths[longest_first[0]]):
-        count = max(1, QUERIES_AT_ONCE // longest)
-        block, longest_first = longest_first[:count], longest_first[count:]
-        starts_G, lengths_G = (
-            torch.tensor([values[number] for number in block], device=device)
-            for values in (starts, lengths)
-        )
-        places_R = torch.arange(longest, device=device)
-        index_G_R = (starts_G[:, None] + places_R).clamp(max=sum(lengths) - 1)
-        yield index_G_R, places_R < lengths_G[:, None]
+    query_H_S_D, key_K_S_D, value_K_S_D = (x[0] for x in states)
+    # Query heads by the key head that they share.
+    query_K_M_S_D = query_H_S_D.unflatten(0, (len(key_K_S_D), -1))
+    seen_K_M_S_D = attend_parts(
+        query_K_M_S_D, key_K_S_D, value_K_S_D, packed.parts, rule, keep=scores <= KEPT_SCORES
+    )
+    return seen_K_M_S_D.flatten(0, 1).transpose(0, 1)[None], None
 
 
 ALL_ATTENTION_FUNCTIONS.register(ATTENTION, attend)
