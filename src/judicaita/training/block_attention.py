@@ -136,7 +136,7 @@ class _Attention(torch.autograd.Function):
         query, key, value, parts, rule, keep = arguments
         ctx.parts, ctx.rule = parts, rule
         kept: list[Tensor | None] = []
-        seen_K_M_S_D = value.new_zeros(*query.shape[:-1], value.shape[-1])
+        seen_K_M_S_D: Tensor = value.new_zeros(*query.shape[:-1], value.shape[-1])
         with torch.autocast(query.device.type, enabled=False):
             scaled, exact_key = _exact(query) * rule.scaling, _exact(key)
             for part in parts:
