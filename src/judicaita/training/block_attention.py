@@ -1,8 +1,8 @@
 """Attention of a packed row by blocks of queries, with a backward pass of its own.
 
-Autograd would keep half a dozen tensors of the size of the scores for each layer. Here that are
-two at most, and none of longer texts: there the backward pass makes the scores again, as
-FlashAttention does (Dao et al., arXiv 2205.14135, §3.1).
+Autograd would keep half a dozen tensors of the size of the scores for each layer. Here that is
+none: the backward pass makes the scores again, and weights from them and the kept logarithms of the
+sums, as FlashAttention does (Dao et al., arXiv 2205.14135, §3.1).
 
     S  tokens of the row       K  key heads     M  query heads for each     D  numbers of a head
     G  sequences of a part     R  tokens of the longest, or queries of a block
@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from judicaita.training.kernels import weigh_, weigh_backward_
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -26,6 +28,11 @@ class Rule:
     scaling: float
     softcap: float | None
     window: int | None
+
+    @property
+    def factor(self) -> float:
+        """By which products of queries and keys are what `weigh_` takes."""
+        return self.scaling / (self.softcap or 1.0)
 
 
 @dataclass(frozen=True)
@@ -76,12 +83,7 @@ class Part:
                 slice(first, last),
                 slice(self.prefix.start + min(begin, length_P), self.prefix.stop),
                 slice(max(0, begin - length_P), last),
-                _hidden(
-                    range(length_P + first, length_P + last),
-                    range(begin, length_P + last),
-                    window,
-                    self.places_G_R.device,
-                ),
+                length_P + first - begin,
             )
 
 
@@ -92,20 +94,8 @@ class Block:
     queries: slice
     prefix: slice
     own: slice
-    hidden_R_L: Tensor
-    """Which of the last L keys a query must not see; it sees all of those before."""
-
-
-def _hidden(queries: range, keys: range, window: int | None, device: torch.device) -> Tensor:
-    """By true positions."""
-    cuts = window is not None and queries.stop - 1 - keys.start >= window
-    first = keys.start if cuts else max(keys.start, queries.start)
-    query_R = torch.arange(queries.start, queries.stop, device=device)
-    distance_R_L = query_R[:, None] - torch.arange(first, keys.stop, device=device)
-    hidden_R_L = distance_R_L < 0
-    if window is not None and cuts:
-        hidden_R_L |= distance_R_L >= window
-    return hidden_R_L
+    place: int
+    """Of the first query itself among the keys; each next one stands one further."""
 
 
 def attend_parts(
@@ -114,18 +104,15 @@ def attend_parts(
     value_K_S_D: Tensor,
     parts: Sequence[Part],
     rule: Rule,
-    *,
-    keep: bool,
 ) -> Tensor:
     """What every token sees of its prefix and of its own sequence up to itself.
 
-    ``parts`` hold each token once. With ``keep`` weights and capped scores are kept for the
-    backward pass, else made again there. Returns [K, M, S, D] of the values' type. Scores and
-    weights are float32 at least: Qwen 2's scores overflow float16, and bfloat16 rounds them by
-    whole units before the softmax.
+    ``parts`` hold each token once. Returns [K, M, S, D] of the values' type. Scores and weights are
+    float32 at least: Qwen 2's scores overflow float16, and bfloat16 rounds them by whole units
+    before the softmax.
     """
     seen: Tensor = _Attention.apply(  # type: ignore[no-untyped-call]
-        query_K_M_S_D, key_K_S_D, value_K_S_D, parts, rule, keep
+        query_K_M_S_D, key_K_S_D, value_K_S_D, parts, rule
     )
     return seen
 
@@ -133,45 +120,40 @@ def attend_parts(
 class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> Tensor:
-        query, key, value, parts, rule, keep = arguments
+        query, key, value, parts, rule = arguments
         ctx.parts, ctx.rule = parts, rule
-        kept: list[Tensor | None] = []
+        log_sums: list[Tensor] = []
         seen_K_M_S_D: Tensor = value.new_zeros(*query.shape[:-1], value.shape[-1])
         with torch.autocast(query.device.type, enabled=False):
-            scaled, exact_key = _exact(query) * rule.scaling, _exact(key)
+            scaled, exact_key = _exact(query) * rule.factor, _exact(key)
             for part in parts:
-                rows, own_key, own_value = (
-                    part.queries(scaled),
-                    part.keys(exact_key),
-                    part.keys(value),
-                )
+                rows, own_key = part.queries(scaled), part.keys(exact_key)
+                own_value = part.keys(value)
                 seen = rows.new_empty(*rows.shape[:-1], value.shape[-1], dtype=value.dtype)
                 for block in part.blocks(rule.window):
-                    weights, capped = _weights(
+                    weights = _products(
                         rows[..., block.queries, :],
                         exact_key[:, block.prefix],
                         own_key[:, :, block.own],
-                        block.hidden_R_L,
-                        rule,
                     )
-                    kept += [weights, capped] if keep else [None, None]
+                    log_sums.append(weigh_(weights, block.place, rule.window, rule.softcap))
                     seen[..., block.queries, :] = _times(
                         weights.to(value.dtype), value[:, block.prefix], own_value[:, :, block.own]
                     )
                 part.put(seen_K_M_S_D, seen.transpose(1, 2))
-        ctx.save_for_backward(query, key, value, *kept)
+        ctx.save_for_backward(query, key, value, *log_sums)
         return seen_K_M_S_D
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         saved = ctx.saved_tensors
-        given, kept = saved[:3], iter(saved[3:])
+        given, log_sums = saved[:3], iter(saved[3:])
         rule: Rule = ctx.rule
         query, key, value = (_exact(x) for x in given)
         d_seen_K_M_S_D = _exact(gradients[0])
         d_query, d_key, d_value = map(torch.zeros_like, (query, key, value))
         with torch.autocast(query.device.type, enabled=False):
-            scaled = query * rule.scaling
+            scaled = query * rule.factor
             for part in ctx.parts:
                 rows, d_seen = part.queries(scaled), part.gradients(d_seen_K_M_S_D)
                 own_key, own_value = part.keys(key), part.keys(value)
@@ -180,17 +162,12 @@ class _Attention(torch.autograd.Function):
                     asked = rows[..., block.queries, :], d_seen[..., block.queries, :]
                     prefix = key[:, block.prefix], value[:, block.prefix]
                     own = own_key[:, :, block.own], own_value[:, :, block.own]
-                    weights, capped = next(kept), next(kept)
-                    if weights is None:
-                        weights, capped = _weights(
-                            asked[0], prefix[0], own[0], block.hidden_R_L, rule
-                        )
-                    d_weights = _products(asked[1], prefix[1], own[1])
-                    d_scores = torch.ops.aten._softmax_backward_data(
-                        d_weights, weights, -1, weights.dtype
+                    weights, d_scores = (
+                        _products(asked[side], prefix[side], own[side]) for side in (0, 1)
                     )
-                    if capped is not None:
-                        d_scores = torch.ops.aten.tanh_backward(d_scores, capped)
+                    weigh_backward_(
+                        weights, d_scores, next(log_sums), block.place, rule.window, rule.softcap
+                    )
                     d_rows[..., block.queries, :] = _times(d_scores, prefix[0], own[0])
                     for d_all, d_own, left, right in (
                         (d_value, d_own_value, weights, asked[1]),
@@ -202,28 +179,13 @@ class _Attention(torch.autograd.Function):
                 part.put(d_query, d_rows.transpose(1, 2))
                 part.put(d_key, d_own_key)
                 part.put(d_value, d_own_value)
-        found = (d_query.mul_(rule.scaling), d_key, d_value)
-        return (*(x.to(own.dtype) for x, own in zip(found, given, strict=True)), None, None, None)
+        found = (d_query.mul_(rule.factor), d_key, d_value)
+        return (*(x.to(own.dtype) for x, own in zip(found, given, strict=True)), None, None)
 
 
 def _exact(x: Tensor) -> Tensor:
     """In float32 at least."""
     return x.float() if x.dtype.itemsize < 4 else x
-
-
-def _weights(
-    rows: Tensor, prefix_key: Tensor, own_key: Tensor, hidden_R_L: Tensor, rule: Rule
-) -> tuple[Tensor, Tensor | None]:
-    """[K, G, M, R, T] of scaled queries, and the scores over the cap, before they were stretched
-    to it."""
-    # Divided as queries, of which there are fewer numbers than of scores.
-    scores = _products(rows / rule.softcap if rule.softcap else rows, prefix_key, own_key)
-    capped = None
-    if rule.softcap is not None:
-        capped = scores.tanh_()
-        scores = capped * rule.softcap
-    scores[..., -hidden_R_L.shape[1] :].masked_fill_(hidden_R_L, float("-inf"))
-    return scores.softmax(dim=-1), capped
 
 
 def _products(rows_K_G_M_R_D: Tensor, prefix_K_P_D: Tensor, own_K_G_N_D: Tensor) -> Tensor:

@@ -45,9 +45,6 @@ TOKENS_AT_ONCE = 256
 QUERIES_AT_ONCE = 128
 """Of a prompt or completion; smaller blocks have fewer scores that nobody may see."""
 
-KEPT_SCORES = 2**22
-"""Scores of a layer whose weights are kept for the backward pass; of more they are made again."""
-
 
 @dataclass(frozen=True)
 class Span:
@@ -63,13 +60,6 @@ class Span:
     def end(self) -> int:
         """Where the next prompt starts."""
         return self.start + self.prompt + sum(self.completions)
-
-    @property
-    def scores(self) -> int:
-        """Pairs of a query and a key that are looked at, about, of each head."""
-        length = sum(self.completions)
-        own = sum(count * count for count in self.completions)
-        return self.prompt**2 + length * self.prompt + own
 
 
 @dataclass(frozen=True)
@@ -192,13 +182,10 @@ def attend(
         mask = packed.mask(sliding_window)
         return fused(*states, mask, scaling=scaling, softcap=softcap, compiled=True), None
     rule = Rule(scaling, softcap, sliding_window)
-    scores = query_1_H_S_D.shape[1] * sum(span.scores for span in packed.spans)
     query_H_S_D, key_K_S_D, value_K_S_D = (x[0] for x in states)
     # Query heads by the key head that they share.
     query_K_M_S_D = query_H_S_D.unflatten(0, (len(key_K_S_D), -1))
-    seen_K_M_S_D = attend_parts(
-        query_K_M_S_D, key_K_S_D, value_K_S_D, packed.parts, rule, keep=scores <= KEPT_SCORES
-    )
+    seen_K_M_S_D = attend_parts(query_K_M_S_D, key_K_S_D, value_K_S_D, packed.parts, rule)
     return seen_K_M_S_D.flatten(0, 1).transpose(0, 1)[None], None
 
 

@@ -1,0 +1,133 @@
+"""Operators in C++ for processors, each beside its equal in plain operations.
+
+They are built once for each machine and release of torch, and lie in torch's cache of extensions.
+Where nothing can build them the plain operations serve, slower and equal up to rounding.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+import warnings
+from functools import cache
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+from torch import Tensor
+
+_SOURCE = Path(__file__).with_name("kernels.cpp")
+
+_FLAGS = {
+    "AVX2": ("-mavx2", "-mfma", "-mf16c"),
+    "AVX512": ("-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw", "-mavx2", "-mfma", "-mf16c"),
+}
+"""For a compiler, by what torch calls the processor."""
+
+
+def weigh_(scores: Tensor, place: int, window: int | None, softcap: float | None) -> Tensor:
+    """Make weights of scores, in place.
+
+    Args:
+        scores: [..., R, T] of queries and keys, contiguous; over the cap where there is one.
+        place: Of the first query among the keys. Each next one stands one further, and sees what
+            stands before it and itself.
+        window: As many keys as a query sees, itself included.
+        softcap: Scores become softcap · tanh(score).
+
+    Returns:
+        log Σ exp of the scores, [..., R].
+    """
+    if softcap is not None:
+        scores.tanh_()
+    if _is_native(scores):
+        log_sum: Tensor = torch.ops.judicaita.weigh_(scores, place, window, softcap)
+        return log_sum
+    if softcap is not None:
+        scores.mul_(softcap)
+    scores.masked_fill_(_hidden(scores, place, window), float("-inf"))
+    log_sum = scores.logsumexp(-1)
+    scores.sub_(log_sum[..., None]).exp_()
+    return log_sum
+
+
+def weigh_backward_(
+    scores: Tensor,
+    d_weights: Tensor,
+    log_sum: Tensor,
+    place: int,
+    window: int | None,
+    softcap: float | None,
+) -> None:
+    """Make weights of scores again, and gradients of scores of those of weights, both in place."""
+    if softcap is not None:
+        scores.tanh_()
+    if _is_native(scores):
+        torch.ops.judicaita.weigh_backward_(scores, d_weights, log_sum, place, window, softcap)
+        return
+    capped = None
+    if softcap is not None:
+        capped = scores.clone()
+        scores.mul_(softcap)
+    scores.masked_fill_(_hidden(scores, place, window), float("-inf"))
+    scores.sub_(log_sum[..., None]).exp_()
+    d_scores = torch.ops.aten._softmax_backward_data(d_weights, scores, -1, scores.dtype)
+    if capped is not None:
+        d_scores = torch.ops.aten.tanh_backward(d_scores, capped).mul_(softcap)
+    d_weights.copy_(d_scores)
+
+
+def _hidden(scores: Tensor, place: int, window: int | None) -> Tensor:
+    """[R, T]: what a query must not see."""
+    rows, keys = scores.shape[-2:]
+    query_R = torch.arange(place, place + rows, device=scores.device)
+    distance_R_T = query_R[:, None] - torch.arange(keys, device=scores.device)
+    hidden_R_T = distance_R_T < 0
+    return hidden_R_T if window is None else hidden_R_T | (distance_R_T >= window)
+
+
+def _is_native(x: Tensor) -> bool:
+    return x.device.type == "cpu" and is_built()
+
+
+@cache
+def is_built() -> bool:
+    """Whether the operators in C++ are there; the first call builds or loads them."""
+    try:
+        torch.ops.load_library(_build())
+    # No compiler, one that fails, no place to write: all of them end here.
+    except (ImportError, OSError, RuntimeError) as error:
+        warnings.warn(
+            f"the processor's kernels can't be built ({str(error).splitlines()[0]}), so that plain "
+            "operations take their place, slower and equal; a C++ compiler mends it.",
+            stacklevel=2,
+        )
+        return False
+    return True
+
+
+def _build() -> Path:
+    """The library, compiled unless it lies there."""
+    from torch.utils import cpp_extension
+
+    processor = torch.backends.cpu.get_cpu_capability()
+    defined = (f"-DCPU_CAPABILITY={processor}", f"-DCPU_CAPABILITY_{processor}")
+    flags = ["-O3", *_FLAGS[processor], *defined] if processor in _FLAGS else ["-O3"]
+    recipe = "\n".join([_SOURCE.read_text(), torch.__version__, *flags])
+    name = f"judicaita_{hashlib.sha256(recipe.encode()).hexdigest()[:16]}"
+    root = Path(cpp_extension.get_default_build_root())
+    library = root / f"{name}.so"
+    root.mkdir(parents=True, exist_ok=True)
+    # torch's own lock stays behind when a process is killed, and the next one waits for ever.
+    with FileLock(root / f"{name}.lock"):
+        if not library.exists():
+            with tempfile.TemporaryDirectory(dir=root) as folder:
+                cpp_extension.load(
+                    name,
+                    [str(_SOURCE)],
+                    extra_cflags=flags,
+                    build_directory=folder,
+                    is_python_module=False,
+                )
+                (Path(folder) / library.name).replace(library)
+    return library
