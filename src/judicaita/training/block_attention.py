@@ -39,43 +39,45 @@ class Rule:
 class Part:
     """Sequences side by side in the row, and what they share.
 
-    Shorter ones are filled up with places that repeat a token. Nothing valid sees these, since they
-    stand behind it, and what they see is dropped.
+    They are taken as long as the longest: places of shorter ones beyond their end hold 0. Nothing
+    valid sees these, since they stand behind it, and what they see is dropped.
     """
 
     prefix: slice
     """Where in the row the prefix stands; empty for a sequence that begins by itself."""
-    places_G_R: Tensor
-    """Where in the row their tokens stand."""
-    valid_N: Tensor
-    """Which of all G·R places are tokens."""
+    starts: tuple[int, ...]
+    """Where in the row each sequence begins."""
+    lengths: tuple[int, ...]
+    """Tokens of each."""
     queries_at_once: int
     """Of each sequence: memory grows with their number, not with its square."""
 
-    def queries(self, values_K_M_S_D: Tensor) -> Tensor:
-        """[K, G, M, R, D]"""
-        return values_K_M_S_D[:, :, self.places_G_R].transpose(1, 2)
+    def take(self, values_S_D: Tensor, within: slice) -> Tensor:
+        """[K, G, ..., R, D] of values [K, ..., S, D]: what stands ``within`` each sequence."""
+        shape = [*values_S_D.shape[1:-2], within.stop - within.start, values_S_D.shape[-1]]
+        found = values_S_D.new_zeros(len(values_S_D), len(self.starts), *shape)
+        for number, (place, count) in enumerate(self._places(within)):
+            found[:, number, ..., :count, :] = values_S_D[..., place : place + count, :]
+        return found
 
-    def gradients(self, values_K_M_S_D: Tensor) -> Tensor:
-        """[K, G, M, R, D], and 0 for what is no token."""
-        found = values_K_M_S_D.new_zeros(
-            *values_K_M_S_D.shape[:2], self.places_G_R.numel(), values_K_M_S_D.shape[-1]
-        )
-        found[:, :, self.valid_N] = values_K_M_S_D[:, :, self.places_G_R.flatten()[self.valid_N]]
-        return found.view(*found.shape[:2], *self.places_G_R.shape, -1).transpose(1, 2)
+    def add(self, values_S_D: Tensor, found: Tensor, within: slice) -> None:
+        """To the row's values what was found for those that `take` took."""
+        for number, (place, count) in enumerate(self._places(within)):
+            values_S_D[..., place : place + count, :] += found[:, number, ..., :count, :]
 
-    def keys(self, values_K_S_D: Tensor) -> Tensor:
-        """[K, G, R, D]"""
-        return values_K_S_D[:, self.places_G_R]
+    def _places(self, within: slice) -> Iterator[tuple[int, int]]:
+        """Where in the row it begins for each sequence, and how many tokens of it there are."""
+        for start, length in zip(self.starts, self.lengths, strict=True):
+            yield start + within.start, max(0, min(length, within.stop) - within.start)
 
-    def put(self, row_S_D: Tensor, found_G_R_D: Tensor) -> None:
-        """Add to the row's tokens what was found for the part's; leading axes are equal."""
-        places_N = self.places_G_R.flatten()[self.valid_N]
-        row_S_D[..., places_N, :] += found_G_R_D.flatten(-3, -2)[..., self.valid_N, :]
+    @property
+    def whole(self) -> slice:
+        """Of a sequence."""
+        return slice(0, max(self.lengths))
 
     def blocks(self, window: int | None) -> Iterator[Block]:
         """Queries, some of each sequence at a time, and the keys that one of them sees."""
-        length_P, length_R = self.prefix.stop - self.prefix.start, self.places_G_R.shape[1]
+        length_P, length_R = self.prefix.stop - self.prefix.start, self.whole.stop
         for first in range(0, length_R, self.queries_at_once):
             last = min(first + self.queries_at_once, length_R)
             begin = max(0, length_P + first - window + 1) if window is not None else 0
@@ -127,20 +129,18 @@ class _Attention(torch.autograd.Function):
         with torch.autocast(query.device.type, enabled=False):
             scaled, exact_key = _exact(query) * rule.factor, _exact(key)
             for part in parts:
-                rows, own_key = part.queries(scaled), part.keys(exact_key)
-                own_value = part.keys(value)
-                seen = rows.new_empty(*rows.shape[:-1], value.shape[-1], dtype=value.dtype)
+                own_key, own_value = (part.take(x, part.whole) for x in (exact_key, value))
                 for block in part.blocks(rule.window):
                     weights = _products(
-                        rows[..., block.queries, :],
+                        part.take(scaled, block.queries),
                         exact_key[:, block.prefix],
                         own_key[:, :, block.own],
                     )
                     log_sums.append(weigh_(weights, block.place, rule.window, rule.softcap))
-                    seen[..., block.queries, :] = _times(
+                    seen = _times(
                         weights.to(value.dtype), value[:, block.prefix], own_value[:, :, block.own]
                     )
-                part.put(seen_K_M_S_D, seen.transpose(1, 2))
+                    part.add(seen_K_M_S_D, seen, block.queries)
         ctx.save_for_backward(query, key, value, *log_sums)
         return seen_K_M_S_D
 
@@ -150,35 +150,30 @@ class _Attention(torch.autograd.Function):
         given, log_sums = saved[:3], iter(saved[3:])
         rule: Rule = ctx.rule
         query, key, value = (_exact(x) for x in given)
-        d_seen_K_M_S_D = _exact(gradients[0])
+        d_seen = _exact(gradients[0])
         d_query, d_key, d_value = map(torch.zeros_like, (query, key, value))
         with torch.autocast(query.device.type, enabled=False):
             scaled = query * rule.factor
             for part in ctx.parts:
-                rows, d_seen = part.queries(scaled), part.gradients(d_seen_K_M_S_D)
-                own_key, own_value = part.keys(key), part.keys(value)
-                d_rows, d_own_key, d_own_value = map(torch.zeros_like, (rows, own_key, own_value))
+                own_key, own_value = (part.take(x, part.whole) for x in (key, value))
+                d_own_key, d_own_value = map(torch.zeros_like, (own_key, own_value))
                 for block in part.blocks(rule.window):
-                    asked = rows[..., block.queries, :], d_seen[..., block.queries, :]
+                    asked = [part.take(x, block.queries) for x in (scaled, d_seen)]
                     prefix = key[:, block.prefix], value[:, block.prefix]
                     own = own_key[:, :, block.own], own_value[:, :, block.own]
-                    weights, d_scores = (
-                        _products(asked[side], prefix[side], own[side]) for side in (0, 1)
-                    )
+                    weights, d_scores = map(_products, asked, prefix, own)
                     weigh_backward_(
                         weights, d_scores, next(log_sums), block.place, rule.window, rule.softcap
                     )
-                    d_rows[..., block.queries, :] = _times(d_scores, prefix[0], own[0])
-                    for d_all, d_own, left, right in (
-                        (d_value, d_own_value, weights, asked[1]),
-                        (d_key, d_own_key, d_scores, asked[0]),
-                    ):
-                        of_prefix, of_own = _transposed_times(left, right, own[0].shape[2])
-                        d_all[:, block.prefix] += of_prefix
-                        d_own[:, :, block.own] += of_own
-                part.put(d_query, d_rows.transpose(1, 2))
-                part.put(d_key, d_own_key)
-                part.put(d_value, d_own_value)
+                    part.add(d_query, _times(d_scores, prefix[0], own[0]), block.queries)
+                    _add_transposed_times(
+                        d_key[:, block.prefix], d_own_key[:, :, block.own], d_scores, asked[0]
+                    )
+                    _add_transposed_times(
+                        d_value[:, block.prefix], d_own_value[:, :, block.own], weights, asked[1]
+                    )
+                part.add(d_key, d_own_key, part.whole)
+                part.add(d_value, d_own_value, part.whole)
         found = (d_query.mul_(rule.factor), d_key, d_value)
         return (*(x.to(own.dtype) for x, own in zip(found, given, strict=True)), None, None)
 
@@ -207,17 +202,15 @@ def _times(weights_K_G_M_R_T: Tensor, prefix_K_P_D: Tensor, own_K_G_N_D: Tensor)
     of_own = weights_K_G_M_R_T[..., length_P:].flatten(2, 3) @ own_K_G_N_D
     seen = of_own.view(*weights_K_G_M_R_T.shape[:-1], -1)
     if length_P:
-        of_prefix = weights_K_G_M_R_T[..., :length_P].flatten(1, 3) @ prefix_K_P_D
-        seen += of_prefix.view_as(seen)
+        of_prefix = weights_K_G_M_R_T[..., :length_P].flatten(1, 3)
+        seen.flatten(1, 3).baddbmm_(of_prefix, prefix_K_P_D)
     return seen
 
 
-def _transposed_times(
-    weights_K_G_M_R_T: Tensor, rows_K_G_M_R_D: Tensor, length_N: int
-) -> tuple[Tensor, Tensor]:
-    """Sums over rows, weighed: [K, P, D] for the prefix, [K, G, N, D] for each sequence's own."""
-    of_prefix, of_own = weights_K_G_M_R_T.tensor_split([-length_N], dim=-1)
-    return (
-        of_prefix.flatten(1, 3).mT @ rows_K_G_M_R_D.flatten(1, 3),
-        of_own.flatten(2, 3).mT @ rows_K_G_M_R_D.flatten(2, 3),
-    )
+def _add_transposed_times(
+    prefix_K_P_D: Tensor, own_K_G_N_D: Tensor, weights_K_G_M_R_T: Tensor, rows_K_G_M_R_D: Tensor
+) -> None:
+    """Add sums over rows, weighed: to the prefix, and to each sequence's own."""
+    of_prefix, of_own = weights_K_G_M_R_T.tensor_split([-own_K_G_N_D.shape[2]], dim=-1)
+    prefix_K_P_D.baddbmm_(of_prefix.flatten(1, 3).mT, rows_K_G_M_R_D.flatten(1, 3))
+    own_K_G_N_D += of_own.flatten(2, 3).mT @ rows_K_G_M_R_D.flatten(2, 3)

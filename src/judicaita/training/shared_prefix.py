@@ -113,33 +113,22 @@ def pack(rows: Sequence[tuple[Sequence[int], Sequence[int]]], device: torch.devi
     input_ids, position_ids, sources_N = (
         torch.tensor(values, device=device) for values in (ids, positions, sources)
     )
-    parts = tuple(part for span in spans for part in _parts_of(span, device))
+    parts = tuple(part for span in spans for part in _parts_of(span))
     return Packed(input_ids[None], position_ids[None], tuple(spans), sources_N, parts)
 
 
-def _parts_of(span: Span, device: torch.device) -> Iterator[Part]:
+def _parts_of(span: Span) -> Iterator[Part]:
     """The prompt, then its completions: those of about the same length together, as many as have
     `TOKENS_AT_ONCE`."""
-    places_P = torch.arange(span.prompt, device=device)
-    yield Part(
-        slice(span.start, span.start), span.start + places_P[None], places_P, QUERIES_AT_ONCE
-    )
+    yield Part(slice(span.start, span.start), (span.start,), (span.prompt,), QUERIES_AT_ONCE)
     prefix = slice(span.start, span.start + span.prompt)
-    lengths = span.completions
-    starts = [*itertools.accumulate(lengths, initial=prefix.stop)]
-    longest_first = sorted(range(len(lengths)), key=lambda number: -lengths[number])
-    while longest_first and (longest := lengths[longest_first[0]]):
+    starts = itertools.accumulate(span.completions, initial=prefix.stop)
+    longest_first = sorted(zip(span.completions, starts, strict=False), reverse=True)
+    while longest_first and (longest := longest_first[0][0]):
         count = max(1, TOKENS_AT_ONCE // longest)
-        block, longest_first = longest_first[:count], longest_first[count:]
-        starts_G, lengths_G = (
-            torch.tensor([values[number] for number in block], device=device)
-            for values in (starts, lengths)
-        )
-        place_R = torch.arange(longest, device=device)
-        # Clamped, so that places behind the row's end are none.
-        places_G_R = (starts_G[:, None] + place_R).clamp(max=span.end - 1)
-        valid_N = (place_R < lengths_G[:, None]).flatten().nonzero()[:, 0]
-        yield Part(prefix, places_G_R, valid_N, QUERIES_AT_ONCE)
+        together, longest_first = longest_first[:count], longest_first[count:]
+        lengths, begins = zip(*together, strict=True)
+        yield Part(prefix, begins, lengths, QUERIES_AT_ONCE)
 
 
 def can_share(model: PreTrainedModel) -> bool:
