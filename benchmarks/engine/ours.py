@@ -119,20 +119,20 @@ class Ours:
         self.now = Step()  # the last one is over
         with replayed(tokens):
             groups = self._generate([self.policy.encode(prompt) for prompt in prompts])
-        again = 0
+        twice = 0
 
-        def scores(*arguments: Any) -> Any:
-            """In the backward pass they are made once more."""
-            nonlocal again
+        def of_backward(*arguments: Any) -> Any:
+            """There it makes scores once more, and as many gradients of weights."""
+            nonlocal twice
             with FlopCounterMode(display=False) as own:
-                found = weights(*arguments)
+                found = products(*arguments)
             if torch._C._current_graph_task_id() != -1:
-                again += own.get_total_flops()
+                twice += own.get_total_flops()
             return found
 
-        weights = block_attention._weights
+        products = block_attention._products
         with (
-            mock.patch.object(block_attention, "_weights", scores),
+            mock.patch.object(block_attention, "_products", of_backward),
             mock.patch.object(policy, "frozen_head_logprobs", logprobs_at_once),
             FlopCounterMode(display=False) as counter,
         ):
@@ -141,7 +141,7 @@ class Ours:
                     values_B_T, _ = self.policy.logprobs(batch, 1.0)
                     values_B_T[batch.mask_B_T].sum().backward()
         self.update.updater.optimizer.zero_grad()
-        return counter.get_total_flops() - again
+        return counter.get_total_flops() - twice // 2
 
 
 def logprobs_at_once(head: Any, hidden_N_D: Any, targets_N: Any, temperature: float) -> Any:

@@ -203,7 +203,8 @@ def _times(weights_K_G_M_R_T: Tensor, prefix_K_P_D: Tensor, own_K_G_N_D: Tensor)
     seen = of_own.view(*weights_K_G_M_R_T.shape[:-1], -1)
     if length_P:
         of_prefix = weights_K_G_M_R_T[..., :length_P].flatten(1, 3)
-        seen.flatten(1, 3).baddbmm_(of_prefix, prefix_K_P_D)
+        flat = seen.flatten(1, 3)
+        torch.baddbmm(flat, of_prefix, prefix_K_P_D, out=flat)
     return seen
 
 
@@ -212,5 +213,10 @@ def _add_transposed_times(
 ) -> None:
     """Add sums over rows, weighed: to the prefix, and to each sequence's own."""
     of_prefix, of_own = weights_K_G_M_R_T.tensor_split([-own_K_G_N_D.shape[2]], dim=-1)
-    prefix_K_P_D.baddbmm_(of_prefix.flatten(1, 3).mT, rows_K_G_M_R_D.flatten(1, 3))
+    torch.baddbmm(
+        prefix_K_P_D,
+        of_prefix.flatten(1, 3).mT,
+        rows_K_G_M_R_D.flatten(1, 3),
+        out=prefix_K_P_D,
+    )
     own_K_G_N_D += of_own.flatten(2, 3).mT @ rows_K_G_M_R_D.flatten(2, 3)
