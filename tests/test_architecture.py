@@ -40,6 +40,7 @@ LAYERS = (
         "training.durable",
         "training.fused_attention",
         "training.groups",
+        "training.kernels",
         "training.loading",
         "training.metrics",
         "training.optimization",

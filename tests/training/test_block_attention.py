@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from judicaita.training.block_attention import Part, Rule, attend_parts
+from judicaita.training.block_attention import Block, Part, Rule, attend_parts
 
 K, M, D, D_VALUE = 2, 3, 3, 2
 """Values have a width of their own, so that none is taken for the other."""
@@ -20,10 +20,8 @@ POSITIONS = [0, 1, 2, 3, 4, 5, 6, 7, 8, 5, 6, 7]
 
 
 def parts(queries_at_once: int) -> tuple[Part, Part]:
-    prompt = Part(slice(0, 0), torch.arange(5)[None], torch.arange(5), queries_at_once)
-    # The last place of the shorter completion repeats a token of the row.
-    places = torch.tensor([[5, 6, 7, 8], [9, 10, 11, 11]])
-    return prompt, Part(slice(0, 5), places, torch.tensor([0, 1, 2, 3, 4, 5, 6]), queries_at_once)
+    prompt = Part(slice(0, 0), (0,), (5,), queries_at_once)
+    return prompt, Part(slice(0, 5), (5, 9), (4, 3), queries_at_once)
 
 
 def states() -> list[Tensor]:
@@ -65,52 +63,42 @@ def test_the_same_as_autograd(
     queries_at_once: int, softcap: float | None, window: int | None
 ) -> None:
     rule = Rule(0.7, softcap, window)
-    by_blocks = partial(attend_parts, parts=parts(queries_at_once), rule=rule)
     results = []
     for attention in (
         partial(plainly, rule=rule),
-        partial(by_blocks, keep=True),
-        partial(by_blocks, keep=False),
+        partial(attend_parts, parts=parts(queries_at_once), rule=rule),
     ):
         tensors = states()
         seen = attention(*tensors)
         weights = torch.arange(seen.numel(), dtype=seen.dtype).view_as(seen).cos()
         (seen * weights).sum().backward()
         results.append([seen, *(x.grad for x in tensors)])
-    for expected, kept, made_again in zip(*results, strict=True):
+    for expected, found in zip(*results, strict=True):
         assert expected is not None
         assert expected.abs().max() > 0.1
-        torch.testing.assert_close(made_again, expected, rtol=1e-12, atol=1e-12)
-        assert torch.equal(kept, made_again)
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("keep", [False, True])
 @pytest.mark.parametrize("window", [None, 4])
-def test_the_gradient_by_differences(keep: bool, window: int | None) -> None:
+def test_the_gradient_by_differences(window: int | None) -> None:
     rule = Rule(0.7, 1.5, window)
-    assert torch.autograd.gradcheck(
-        lambda *given: attend_parts(*given, parts(3), rule, keep=keep), states()
-    )
+    assert torch.autograd.gradcheck(lambda *given: attend_parts(*given, parts(3), rule), states())
 
 
 def test_what_a_block_sees_by_hand() -> None:
     _, completions = parts(2)
     first, second = completions.blocks(2)
-    # Queries at 7 and 8 of a completion that begins at 5: with a window of 2 they see 6 to 8.
-    assert (second.queries, second.prefix, second.own) == (slice(2, 4), slice(5, 5), slice(1, 4))
-    assert second.hidden_R_L.tolist() == [[False, False, True], [True, False, False]]
+    # Queries at 7 and 8 of a completion that begins at 5: with a window of 2 they see 6 to 8, of
+    # which the one at 7 is the second.
+    assert second == Block(slice(2, 4), slice(5, 5), slice(1, 4), 1)
     # Those at 5 and 6 see the prefix's last token, and themselves.
-    assert (first.queries, first.prefix, first.own) == (slice(0, 2), slice(4, 5), slice(0, 2))
-    assert first.hidden_R_L.tolist() == [[False, False, True], [True, False, False]]
-    # Without a window all that stands before the block is seen, and no mask is needed for it.
+    assert first == Block(slice(0, 2), slice(4, 5), slice(0, 2), 1)
+    # Without a window all that stands before the block is seen.
     _, second = completions.blocks(None)
-    assert (second.prefix, second.own) == (slice(0, 5), slice(0, 4))
-    assert second.hidden_R_L.tolist() == [[False, True], [False, False]]
-    # The same with a window that reaches as far.
-    _, second = completions.blocks(9)
-    assert second.hidden_R_L.tolist() == [[False, True], [False, False]]
+    assert second == Block(slice(2, 4), slice(0, 5), slice(0, 4), 7)
+    # With one of 8 the query at 8 no longer sees the first token, and the one at 7 does.
     _, second = completions.blocks(8)
-    assert second.hidden_R_L.shape == (2, 9)
+    assert second == Block(slice(2, 4), slice(0, 5), slice(0, 4), 7)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -120,7 +108,7 @@ def test_half_precision_gets_gradients_of_its_own_type(dtype: torch.dtype) -> No
     for target in (torch.float64, dtype):
         tensors = [x.detach().to(target).requires_grad_() for x in states()]
         with torch.autocast("cpu", dtype=dtype, enabled=target == dtype):
-            seen = attend_parts(*tensors, parts(3), rule, keep=True)
+            seen = attend_parts(*tensors, parts(3), rule)
         seen.sum().backward()
         assert seen.dtype == target
         results.append([seen, *(x.grad for x in tensors)])

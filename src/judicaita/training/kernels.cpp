@@ -29,12 +29,27 @@ void for_each_row(
     const Tensor& scores, int64_t place, std::optional<int64_t> window, const Work& work) {
   const int64_t keys = scores.size(-1), queries = scores.size(-2);
   const int64_t rows = scores.numel() / keys;
+  TORCH_CHECK(place >= 0 && place + queries <= keys, "a query must stand among its keys");
   at::parallel_for(0, rows, std::max<int64_t>(1, kGrain / keys), [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
       const int64_t last = place + row % queries + 1;
       work(row, window ? std::max<int64_t>(0, last - *window) : 0, last);
     }
   });
+}
+
+// exp(cap · x) over their sum, whose logarithm is returned.
+template <typename T>
+T normalise(T* x, int64_t count, T cap) {
+  using Vec = Vectorized<T>;
+  const T top = at::vec::reduce_all<T>(
+      [](Vec a, Vec b) { return at::vec::maximum(a, b); }, x, count);
+  const Vec tops(top), caps(cap);
+  at::vec::map<T>([=](Vec v) { return ((v - tops) * caps).exp(); }, x, x, count);
+  const T sum = at::vec::reduce_all<T>([](Vec a, Vec b) { return a + b; }, x, count);
+  const Vec inverse(1 / sum);
+  at::vec::map<T>([=](Vec v) { return v * inverse; }, x, x, count);
+  return top * cap + std::log(sum);
 }
 
 template <typename T>
@@ -56,17 +71,7 @@ Tensor weigh_(
     for_each_row(scores, place, window, [&](int64_t row, int64_t first, int64_t last) {
       scalar_t* x = all + row * keys;
       clear_hidden(x, first, last, keys);
-      x += first;
-      const int64_t count = last - first;
-      const scalar_t top = at::vec::reduce_all<scalar_t>(
-          [](Vec a, Vec b) { return at::vec::maximum(a, b); }, x, count);
-      const Vec tops(top), caps(cap);
-      at::vec::map<scalar_t>([=](Vec v) { return ((v - tops) * caps).exp(); }, x, x, count);
-      const scalar_t sum =
-          at::vec::reduce_all<scalar_t>([](Vec a, Vec b) { return a + b; }, x, count);
-      const Vec inverse(1 / sum);
-      at::vec::map<scalar_t>([=](Vec v) { return v * inverse; }, x, x, count);
-      sums[row] = top * cap + std::log(sum);
+      sums[row] = normalise(x + first, last - first, cap);
     });
   });
   return log_sum;

@@ -1,13 +1,15 @@
 """Operators in C++ for processors, each beside its equal in plain operations.
 
-They are built once for each machine and release of torch, and lie in torch's cache of extensions.
-Where nothing can build them the plain operations serve, slower and equal up to rounding.
+They are built at first use, once for each machine and release of torch, and kept where torch keeps
+its extensions. Where nothing can build them the plain operations serve, slower and equal up to
+rounding.
 """
 
 from __future__ import annotations
 
 import hashlib
-import tempfile
+import os
+import subprocess
 import warnings
 from functools import cache
 from pathlib import Path
@@ -95,11 +97,12 @@ def is_built() -> bool:
     """Whether the operators in C++ are there; the first call builds or loads them."""
     try:
         torch.ops.load_library(_build())
-    # No compiler, one that fails, no place to write: all of them end here.
-    except (ImportError, OSError, RuntimeError) as error:
+    # No compiler, one that fails, no place to write, a library that doesn't fit.
+    except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
+        told = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
         warnings.warn(
-            f"the processor's kernels can't be built ({str(error).splitlines()[0]}), so that plain "
-            "operations take their place, slower and equal; a C++ compiler mends it.",
+            f"the operators in C++ can't be built ({told[0] if told else type(error).__name__}), "
+            "so that plain ones take their place: slower, equal; a C++ compiler mends it.",
             stacklevel=2,
         )
         return False
@@ -107,27 +110,26 @@ def is_built() -> bool:
 
 
 def _build() -> Path:
-    """The library, compiled unless it lies there."""
+    """The library, compiled unless it lies there: about ten seconds."""
     from torch.utils import cpp_extension
 
     processor = torch.backends.cpu.get_cpu_capability()
     defined = (f"-DCPU_CAPABILITY={processor}", f"-DCPU_CAPABILITY_{processor}")
     flags = ["-O3", *_FLAGS[processor], *defined] if processor in _FLAGS else ["-O3"]
-    recipe = "\n".join([_SOURCE.read_text(), torch.__version__, *flags])
+    compiler = cpp_extension.get_cxx_compiler()
+    recipe = "\n".join([_SOURCE.read_text(), torch.__version__, compiler, *flags])
     name = f"judicaita_{hashlib.sha256(recipe.encode()).hexdigest()[:16]}"
-    root = Path(cpp_extension.get_default_build_root())
-    library = root / f"{name}.so"
+    root = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or cpp_extension.get_default_build_root())
     root.mkdir(parents=True, exist_ok=True)
-    # torch's own lock stays behind when a process is killed, and the next one waits for ever.
+    library = root / f"{name}.so"
+    # Goes when its process is killed, where torch's own lock would make the next one wait for ever.
     with FileLock(root / f"{name}.lock"):
         if not library.exists():
-            with tempfile.TemporaryDirectory(dir=root) as folder:
-                cpp_extension.load(
-                    name,
-                    [str(_SOURCE)],
-                    extra_cflags=flags,
-                    build_directory=folder,
-                    is_python_module=False,
-                )
-                (Path(folder) / library.name).replace(library)
+            half = library.with_suffix(".half")
+            includes = (f"-I{path}" for path in cpp_extension.include_paths())
+            libraries = (f"-L{path}" for path in cpp_extension.library_paths())
+            command = [compiler, "-std=c++20", "-shared", "-fPIC", *flags, *includes, str(_SOURCE)]
+            command += ["-o", str(half), *libraries, "-ltorch_cpu", "-lc10"]
+            subprocess.run(command, check=True, capture_output=True, text=True)
+            half.replace(library)
     return library

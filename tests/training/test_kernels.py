@@ -1,0 +1,158 @@
+"""The operators in C++ and their equals in plain operations, against the definitions."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from judicaita.training import kernels
+
+R, T = 3, 40
+"""More keys than the registers of any processor hold, and not a multiple of them."""
+
+
+@pytest.fixture(params=["C++", "plain"])
+def _either(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert kernels.is_built(), "the tests need a C++ compiler"
+    if request.param == "plain":
+        monkeypatch.setattr(kernels, "is_built", lambda: False)
+
+
+def scores_of(dtype: torch.dtype) -> Tensor:
+    return torch.randn(2, 5, R, T, generator=torch.Generator().manual_seed(0)).to(dtype)
+
+
+def by_definition(
+    scores: Tensor, place: int, window: int | None, softcap: float | None
+) -> tuple[Tensor, Tensor]:
+    """Weights and logarithms of the sums, row by row."""
+    weights, sums = torch.zeros_like(scores), scores.new_zeros(scores.shape[:-1])
+    for row in range(R):
+        first = 0 if window is None else max(0, place + row - window + 1)
+        seen = slice(first, place + row + 1)
+        score = scores[..., row, seen]
+        if softcap is not None:
+            score = softcap * score.tanh()
+        weights[..., row, seen] = score.softmax(-1)
+        sums[..., row] = score.exp().sum(-1).log()
+    return weights, sums
+
+
+CASES = [(0, None), (17, None), (37, None), (37, 1), (37, 20), (5, 7), (37, 99)]
+
+
+@pytest.mark.usefixtures("_either")
+@pytest.mark.parametrize("softcap", [None, 2.5])
+@pytest.mark.parametrize(("place", "window"), CASES)
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, 1e-13), (torch.float32, 2e-6)])
+def test_weights_and_gradients(
+    place: int, window: int | None, softcap: float | None, dtype: torch.dtype, bound: float
+) -> None:
+    exact = scores_of(torch.float64).requires_grad_()
+    expected, sums = by_definition(exact, place, window, softcap)
+    d_weights = torch.arange(exact.numel(), dtype=exact.dtype).view_as(exact).cos()
+    (expected * d_weights).sum().backward()
+
+    weights = scores_of(dtype)
+    log_sum = kernels.weigh_(weights, place, window, softcap)
+    again, d_scores = scores_of(dtype), d_weights.to(dtype)
+    kernels.weigh_backward_(again, d_scores, log_sum, place, window, softcap)
+
+    for found, right in (
+        (weights, expected),
+        (again, expected),
+        (log_sum, sums),
+        (d_scores, exact.grad),
+    ):
+        assert right is not None
+        torch.testing.assert_close(found.double(), right, rtol=bound, atol=bound)
+
+
+@pytest.mark.usefixtures("_either")
+def test_large_scores_stay_finite() -> None:
+    scores = torch.full((1, T), -1e4)
+    scores[0, 3] = 1e4
+    log_sum = kernels.weigh_(scores, T - 1, None, None)
+    assert scores[0, 3] == 1
+    assert scores.sum() == 1
+    assert float(log_sum) == 1e4
+
+
+def test_by_hand() -> None:
+    """Scores ln 1, ln 3 and one that is hidden: weights 1/4 and 3/4."""
+    scores = torch.tensor([[0.0, math.log(3), 9.0]], dtype=torch.float64)
+    d_weights = torch.tensor([[1.0, 2.0, 5.0]], dtype=torch.float64)
+    weights = scores.clone()
+    log_sum = kernels.weigh_(weights, 1, None, None)
+    assert weights[0].tolist() == pytest.approx([0.25, 0.75, 0.0])
+    assert float(log_sum) == pytest.approx(math.log(4))
+    kernels.weigh_backward_(scores, d_weights, log_sum, 1, None, None)
+    # w (g − Σ w g), with Σ w g = 1/4 + 3/2.
+    assert d_weights[0].tolist() == pytest.approx([0.25 * -0.75, 0.75 * 0.25, 0.0])
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    with pytest.raises(RuntimeError, match="among its keys"):
+        kernels.weigh_(torch.zeros(R, T), T - R + 1, None, None)
+    with pytest.raises(RuntimeError, match="contiguous"):
+        kernels.weigh_(torch.zeros(T, R).T, 0, None, None)
+
+
+SCRIPT = "from judicaita.training import kernels; print(kernels.is_built())"
+
+
+def environment(folder: Path, **own: str) -> dict[str, str]:
+    return {**os.environ, "TORCH_EXTENSIONS_DIR": str(folder), **own}
+
+
+def test_without_a_compiler_the_plain_ones_serve(tmp_path: Path) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-W", "always", "-c", SCRIPT],
+        env=environment(tmp_path, CXX="no-such-compiler"),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ran.stdout == "False\n"
+    assert "can't be built" in ran.stderr
+    assert "no-such-compiler" in ran.stderr
+
+
+def test_a_compiler_that_fails_is_told(tmp_path: Path) -> None:
+    compiler = tmp_path / "compiler"
+    compiler.write_text("#!/bin/sh\necho no room >&2\nexit 1\n")
+    compiler.chmod(0o755)
+    ran = subprocess.run(
+        [sys.executable, "-W", "always", "-c", SCRIPT],
+        env=environment(tmp_path / "cache", CXX=str(compiler)),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ran.stdout == "False\n"
+    assert "(no room)" in ran.stderr
+
+
+@pytest.mark.slow
+def test_a_build_that_was_killed_is_made_again(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", SCRIPT]
+    killed = subprocess.Popen(command, env=environment(tmp_path), start_new_session=True)
+    while not list(tmp_path.glob("*.lock")):
+        assert killed.poll() is None
+        time.sleep(0.01)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.wait()
+    assert not list(tmp_path.glob("*.so"))
+    ran = subprocess.run(
+        command, env=environment(tmp_path), capture_output=True, text=True, check=True, timeout=300
+    )
+    assert ran.stdout == "True\n"
