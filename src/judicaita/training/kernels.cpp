@@ -8,11 +8,13 @@
 #include <ATen/cpu/vec/functional.h>
 #include <ATen/cpu/vec/vec.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
 #include <algorithm>
 #include <cmath>
 #include <optional>
+#include <type_traits>
 #include <vector>
 
 namespace {
@@ -22,6 +24,13 @@ using at::vec::Vectorized;
 
 // Numbers that are worth a thread of their own.
 constexpr int64_t kGrain = 32768;
+
+// Sums that a row has in registers: with eight rows as many as there are.
+#ifdef CPU_CAPABILITY_AVX512
+constexpr int kOuts = 3;
+#else
+constexpr int kOuts = 1;
+#endif
 
 // Call `work(row, first, last)` for every row of scores: the query sees keys [first, last).
 template <typename Work>
@@ -36,6 +45,13 @@ void for_each_row(
       work(row, window ? std::max<int64_t>(0, last - *window) : 0, last);
     }
   });
+}
+
+// A whole vector by a plain load: the other kind goes through a buffer.
+template <typename T>
+inline Vectorized<T> load(const T* from, int64_t count) {
+  return count == Vectorized<T>::size() ? Vectorized<T>::loadu(from)
+                                        : Vectorized<T>::loadu(from, count);
 }
 
 // exp(cap · x) over their sum, whose logarithm is returned.
@@ -116,6 +132,214 @@ void weigh_backward_(
   });
 }
 
+// y[r][o] = x[r] · w[o] + bias[o] for `Rows` rows and `Outs` outputs, all of the sums at once in
+// registers: each weight is loaded once. The compiler's own vectors, since it keeps sums of the
+// library's in memory.
+template <typename T, int Rows, int Outs>
+void multiply_block(
+    const T* x, const T* w, const T* bias, T* y, int64_t inputs, int64_t outputs) {
+  using Lanes [[gnu::vector_size(sizeof(Vectorized<T>))]] = T;
+  using Loaded [[gnu::vector_size(sizeof(Vectorized<T>)), gnu::aligned(1), gnu::may_alias]] = T;
+  constexpr int64_t kLanes = sizeof(Lanes) / sizeof(T);
+  Lanes sums[Rows][Outs] = {};
+  int64_t whole = 0;
+  for (; whole + kLanes <= inputs; whole += kLanes) {
+    Lanes weights[Outs];
+#pragma GCC unroll 8
+    for (int o = 0; o < Outs; ++o) {
+      weights[o] = *reinterpret_cast<const Loaded*>(w + o * inputs + whole);
+      __builtin_prefetch(w + (Outs + o) * inputs + whole);
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < Rows; ++r) {
+      const Lanes values = *reinterpret_cast<const Loaded*>(x + r * inputs + whole);
+#pragma GCC unroll 8
+      for (int o = 0; o < Outs; ++o) sums[r][o] += values * weights[o];
+    }
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < Rows; ++r)
+#pragma GCC unroll 8
+    for (int o = 0; o < Outs; ++o) {
+      const Lanes lanes = sums[r][o];
+      T sum = at::vec::vec_reduce_all<T>(
+          [](Vectorized<T> a, Vectorized<T> b) { return a + b; },
+          Vectorized<T>::loadu(reinterpret_cast<const T*>(&lanes)));
+      if (bias) sum += bias[o];
+      for (int64_t i = whole; i < inputs; ++i) sum += x[r * inputs + i] * w[o * inputs + i];
+      y[r * outputs + o] = sum;
+    }
+}
+
+template <typename T, int Rows>
+void multiply_rows(
+    const T* x, const T* w, const T* bias, T* y, int64_t inputs, int64_t outputs, int64_t first,
+    int64_t last) {
+  int64_t o = first;
+  for (; o + kOuts <= last; o += kOuts)
+    multiply_block<T, Rows, kOuts>(
+        x, w + o * inputs, bias ? bias + o : nullptr, y + o, inputs, outputs);
+  for (; o < last; ++o)
+    multiply_block<T, Rows, 1>(
+        x, w + o * inputs, bias ? bias + o : nullptr, y + o, inputs, outputs);
+}
+
+Tensor multiply_few(
+    const Tensor& rows, const Tensor& weight, const std::optional<Tensor>& bias) {
+  TORCH_CHECK(rows.is_contiguous() && weight.is_contiguous(), "both must be contiguous");
+  const int64_t inputs = weight.size(1), outputs = weight.size(0);
+  const int64_t count = rows.numel() / inputs;
+  auto sizes = rows.sizes().vec();
+  sizes.back() = outputs;
+  Tensor found = at::empty(sizes, rows.options());
+  AT_DISPATCH_FLOATING_TYPES(rows.scalar_type(), "multiply_few", [&] {
+    const auto* x = rows.const_data_ptr<scalar_t>();
+    const auto* w = weight.const_data_ptr<scalar_t>();
+    const auto* b = bias ? bias->const_data_ptr<scalar_t>() : nullptr;
+    auto* y = found.data_ptr<scalar_t>();
+    const int64_t grain = std::max<int64_t>(kOuts, kGrain / inputs);
+    at::parallel_for(0, outputs, grain, [&](int64_t begin, int64_t end) {
+      // A few outputs at a time, so that their weights stay in the cache from row to row.
+      const int64_t step = std::max<int64_t>(kOuts, 4096 / inputs / kOuts * kOuts);
+      for (int64_t first = begin; first < end; first += step) {
+        const int64_t last = std::min(end, first + step);
+        int64_t r = 0;
+        const auto multiply = [&](auto function, int64_t height) {
+          for (; r + height <= count; r += height)
+            function(x + r * inputs, w, b, y + r * outputs, inputs, outputs, first, last);
+        };
+        multiply(multiply_rows<scalar_t, 8>, 8);
+        multiply(multiply_rows<scalar_t, 4>, 4);
+        multiply(multiply_rows<scalar_t, 2>, 2);
+        multiply(multiply_rows<scalar_t, 1>, 1);
+      }
+    });
+  });
+  return found;
+}
+
+// scores[h][j] = q[h] · keys[:, j] for `Heads` query heads, and keys [D, stride] by columns.
+template <typename T, int Heads>
+void score(
+    const T* q, int64_t width, const T* keys, int64_t stride, int64_t count, T* scores,
+    int64_t scores_stride) {
+  using Vec = Vectorized<T>;
+  for (int64_t j = 0; j < count; j += Vec::size()) {
+    const int64_t some = std::min<int64_t>(Vec::size(), count - j);
+    Vec sums[Heads];
+    for (int h = 0; h < Heads; ++h) sums[h] = Vec(0);
+    for (int64_t d = 0; d < width; ++d) {
+      const Vec key = load<T>(keys + d * stride + j, some);
+      for (int h = 0; h < Heads; ++h)
+        sums[h] = at::vec::fmadd(Vec(q[h * width + d]), key, sums[h]);
+    }
+    for (int h = 0; h < Heads; ++h) sums[h].store(scores + h * scores_stride + j, some);
+  }
+}
+
+// seen[h] += Σ_j weights[h][j] values[j] for `Heads` query heads.
+template <typename T, int Heads>
+void gather(
+    const T* weights, int64_t weights_stride, const T* values, int64_t width, int64_t count,
+    T* seen) {
+  using Vec = Vectorized<T>;
+  for (int64_t d = 0; d < width; d += Vec::size()) {
+    const int64_t some = std::min<int64_t>(Vec::size(), width - d);
+    Vec sums[Heads];
+    for (int h = 0; h < Heads; ++h) sums[h] = load<T>(seen + h * width + d, some);
+    for (int64_t j = 0; j < count; ++j) {
+      const Vec value = load<T>(values + j * width + d, some);
+      for (int h = 0; h < Heads; ++h)
+        sums[h] = at::vec::fmadd(Vec(weights[h * weights_stride + j]), value, sums[h]);
+    }
+    for (int h = 0; h < Heads; ++h) sums[h].store(seen + h * width + d, some);
+  }
+}
+
+// One more token for each of R rows: it is put into the row's own caches at `place`, and sees the
+// prompt, `lengths` tokens from `starts` on, and what the row's slot holds up to itself.
+Tensor attend_next(
+    const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& prompt_keys,
+    const Tensor& prompt_values, const Tensor& own_keys, const Tensor& own_values,
+    const Tensor& starts, const Tensor& lengths, const Tensor& slots, int64_t place,
+    std::optional<int64_t> window, double scaling, std::optional<double> softcap) {
+  for (const Tensor& each :
+       {query, key, value, prompt_keys, prompt_values, own_keys, own_values, starts, lengths, slots})
+    TORCH_CHECK(each.is_contiguous(), "everything must be contiguous");
+  TORCH_CHECK(place < own_values.size(2), "the caches are full");
+  const int64_t rows = query.size(0), width = query.size(2), value_width = own_values.size(3);
+  const int64_t key_heads = own_keys.size(1), capacity = own_keys.size(3);
+  const int64_t heads = query.size(1) / key_heads, prompt_tokens = prompt_keys.size(2);
+  const auto* start = starts.const_data_ptr<int64_t>();
+  const auto* length = lengths.const_data_ptr<int64_t>();
+  const auto* slot_of = slots.const_data_ptr<int64_t>();
+  for (int64_t row = 0; row < rows; ++row)
+    TORCH_CHECK(
+        slot_of[row] < own_keys.size(0) && start[row] + length[row] <= prompt_tokens,
+        "a row must have a slot, and its prompt a place");
+  Tensor found = at::zeros({rows, query.size(1), value_width}, query.options());
+  AT_DISPATCH_FLOATING_TYPES(query.scalar_type(), "attend_next", [&] {
+    using Vec = Vectorized<scalar_t>;
+    const scalar_t cap = softcap.value_or(1.0);
+    const Vec factor(softcap ? scaling / *softcap : scaling);
+    at::parallel_for(0, rows * key_heads, 1, [&](int64_t begin, int64_t end) {
+      std::vector<scalar_t> buffer;
+      for (int64_t item = begin; item < end; ++item) {
+        const int64_t row = item / key_heads, key_head = item % key_heads;
+        const int64_t slot = slot_of[row] * key_heads + key_head;
+        auto* own_key = own_keys.data_ptr<scalar_t>() + slot * width * capacity;
+        auto* own_value = own_values.data_ptr<scalar_t>() + slot * capacity * value_width;
+        const auto* new_key = key.const_data_ptr<scalar_t>() + item * width;
+        const auto* new_value = value.const_data_ptr<scalar_t>() + item * value_width;
+        for (int64_t d = 0; d < width; ++d) own_key[d * capacity + place] = new_key[d];
+        std::copy(new_value, new_value + value_width, own_value + place * value_width);
+
+        const int64_t prompt = length[row];
+        const int64_t hidden = window ? std::max<int64_t>(0, prompt + place + 1 - *window) : 0;
+        const int64_t skipped = std::min(hidden, prompt), own_first = hidden - skipped;
+        const int64_t first = start[row] + skipped;
+        const int64_t of_prompt = prompt - skipped, of_own = place + 1 - own_first;
+        const int64_t count = of_prompt + of_own;
+        const auto* prompt_key =
+            prompt_keys.const_data_ptr<scalar_t>() + key_head * width * prompt_tokens + first;
+        const auto* prompt_value = prompt_values.const_data_ptr<scalar_t>() +
+            (key_head * prompt_tokens + first) * value_width;
+        const auto* q = query.const_data_ptr<scalar_t>() + item * heads * width;
+        auto* seen = found.data_ptr<scalar_t>() + item * heads * value_width;
+        buffer.resize(heads * count);
+
+        const auto some_heads = [&](auto number, int64_t h) {
+          constexpr int Heads = decltype(number)::value;
+          scalar_t* scores = buffer.data() + h * count;
+          score<scalar_t, Heads>(
+              q + h * width, width, prompt_key, prompt_tokens, of_prompt, scores, count);
+          score<scalar_t, Heads>(
+              q + h * width, width, own_key + own_first, capacity, of_own, scores + of_prompt,
+              count);
+          for (int64_t i = 0; i < Heads; ++i) {
+            scalar_t* x = scores + i * count;
+            if (softcap)
+              at::vec::map<scalar_t>([=](Vec v) { return (v * factor).tanh(); }, x, x, count);
+            else
+              at::vec::map<scalar_t>([=](Vec v) { return v * factor; }, x, x, count);
+            normalise(x, count, cap);
+          }
+          gather<scalar_t, Heads>(
+              scores, count, prompt_value, value_width, of_prompt, seen + h * value_width);
+          gather<scalar_t, Heads>(
+              scores + of_prompt, count, own_value + own_first * value_width, value_width, of_own,
+              seen + h * value_width);
+        };
+        int64_t h = 0;
+        for (; h + 4 <= heads; h += 4) some_heads(std::integral_constant<int, 4>(), h);
+        for (; h + 2 <= heads; h += 2) some_heads(std::integral_constant<int, 2>(), h);
+        for (; h < heads; ++h) some_heads(std::integral_constant<int, 1>(), h);
+      }
+    });
+  });
+  return found;
+}
+
 }  // namespace
 
 TORCH_LIBRARY(judicaita, library) {
@@ -125,4 +349,11 @@ TORCH_LIBRARY(judicaita, library) {
       "weigh_backward_(Tensor(a!) scores, Tensor(b!) d_weights, Tensor log_sum, int place, "
       "int? window, float? softcap) -> ()",
       &weigh_backward_);
+  library.def("multiply_few(Tensor rows, Tensor weight, Tensor? bias) -> Tensor", &multiply_few);
+  library.def(
+      "attend_next(Tensor query, Tensor key, Tensor value, Tensor prompt_keys, "
+      "Tensor prompt_values, Tensor(a!) own_keys, Tensor(b!) own_values, Tensor starts, "
+      "Tensor lengths, Tensor slots, int place, int? window, float scaling, float? softcap) "
+      "-> Tensor",
+      &attend_next);
 }

@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from filelock import FileLock
 from torch import Tensor
+from torch.nn import functional
 
 _SOURCE = Path(__file__).with_name("kernels.cpp")
 
@@ -79,6 +80,73 @@ def weigh_backward_(
     d_weights.copy_(d_scores)
 
 
+def multiply_few(rows: Tensor, weight_O_I: Tensor, bias_O: Tensor | None) -> Tensor:
+    """A linear layer over few rows: each weight comes from memory once.
+
+    With so little to do for a weight the libraries' products, made for many rows, reach a half of
+    the memory's speed or less.
+
+    Args:
+        rows: [..., I].
+        weight_O_I: Contiguous, of the rows' type.
+        bias_O: Added where there is one.
+
+    Returns:
+        [..., O].
+    """
+    if _is_native(rows):
+        found: Tensor = torch.ops.judicaita.multiply_few(rows.contiguous(), weight_O_I, bias_O)
+        return found
+    return functional.linear(rows, weight_O_I, bias_O)
+
+
+def attend_next(
+    query_R_H_D: Tensor,
+    key_R_K_D: Tensor,
+    value_R_K_D: Tensor,
+    prompt_keys_K_D_S: Tensor,
+    prompt_values_K_S_D: Tensor,
+    own_keys_N_K_D_C: Tensor,
+    own_values_N_K_C_D: Tensor,
+    starts_R: Tensor,
+    lengths_R: Tensor,
+    slots_R: Tensor,
+    place: int,
+    window: int | None,
+    scaling: float,
+    softcap: float | None,
+) -> Tensor:
+    """What one more token of each row sees; its key and value are put among the row's own.
+
+    It is there in C++ alone: without it a row's caches have to be whole.
+
+    Args:
+        query_R_H_D: Of the token.
+        key_R_K_D: Of the token.
+        value_R_K_D: Of the token.
+        prompt_keys_K_D_S: Of all prompts, one behind the other.
+        prompt_values_K_S_D: The same.
+        own_keys_N_K_D_C: Of what rows have behind their prompts; changed.
+        own_values_N_K_C_D: The same.
+        starts_R: Where among the prompts each row's begins; int64, as the next two.
+        lengths_R: Of each row's prompt.
+        slots_R: Where among the own caches each row's stand.
+        place: Of the token behind the prompt, for all rows the same.
+        window: As many keys as a query sees, itself included.
+        scaling: Of products of queries and keys.
+        softcap: Scores become softcap · tanh(score / softcap).
+
+    Returns:
+        [R, H, D].
+    """
+    seen_R_H_D: Tensor = torch.ops.judicaita.attend_next(
+        *(query_R_H_D, key_R_K_D, value_R_K_D, prompt_keys_K_D_S, prompt_values_K_S_D),
+        *(own_keys_N_K_D_C, own_values_N_K_C_D, starts_R, lengths_R, slots_R),
+        *(place, window, scaling, softcap),
+    )
+    return seen_R_H_D
+
+
 def _hidden(scores: Tensor, place: int, window: int | None) -> Tensor:
     """[R, T]: what a query must not see."""
     rows, keys = scores.shape[-2:]
@@ -99,7 +167,8 @@ def is_built() -> bool:
         torch.ops.load_library(_build())
     # No compiler, one that fails, no place to write, a library that doesn't fit.
     except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
-        told = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
+        lines = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
+        told = [line for line in lines if "error" in line] or lines
         warnings.warn(
             f"the operators in C++ can't be built ({told[0] if told else type(error).__name__}), "
             "so that plain ones take their place: slower, equal; a C++ compiler mends it.",

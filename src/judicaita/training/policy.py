@@ -10,7 +10,6 @@ import contextlib
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +27,7 @@ from judicaita.training.algorithms.logprobs import (
 )
 from judicaita.training.compatibility import positions_of
 from judicaita.training.devices import Placement
-from judicaita.training.shared_prefix import can_share, shared_attention
+from judicaita.training.shared_prefix import ATTENTION, attending, can_share
 from judicaita.types import Message, Prompt
 
 if TYPE_CHECKING:
@@ -179,12 +178,11 @@ class Policy:
             packed = batch.shares_prompts
             hidden_N_D = self._hidden_of_packed(batch) if packed else self._hidden(batch)
             targets_N = batch.completion_ids_B_T[mask_B_T]
-            head = partial(_logits, self._causal)
             if any(p.requires_grad for p in self._causal.get_output_embeddings().parameters()):
                 vocabulary = self._causal.config.vocab_size
-                found = chunked_logprobs(head, hidden_N_D, targets_N, temperature, vocabulary)
+                found = chunked_logprobs(self.head, hidden_N_D, targets_N, temperature, vocabulary)
             else:
-                found = frozen_head_logprobs(head, hidden_N_D, targets_N, temperature)
+                found = frozen_head_logprobs(self.head, hidden_N_D, targets_N, temperature)
         logprobs_B_T, entropy_B_T = (
             values_N.new_zeros(mask_B_T.shape).masked_scatter(mask_B_T, values_N)
             for values_N in found
@@ -202,7 +200,7 @@ class Policy:
         """Around `logprobs` and the backward pass behind it, in which layers with checkpointed
         activations run once more, and have to attend as they did."""
         is_shared = self.knows_architecture and batch.shares_prompts
-        with shared_attention(self._causal) if is_shared else contextlib.nullcontext():
+        with self.attending(ATTENTION) if is_shared else contextlib.nullcontext():
             yield
 
     @property
@@ -210,30 +208,45 @@ class Policy:
         """The causal model itself, LoRA's matrices in its layers included."""
         return self.model.get_base_model() if self.is_adapter else self.model  # type: ignore[operator]
 
+    @contextlib.contextmanager
+    def attending(self, name: str) -> Iterator[None]:
+        """Within it the model attends as what transformers knows under the name does."""
+        with attending(self._causal, name):
+            yield
+
+    def hidden(self, ids_B_L: Tensor, positions_B_L: Tensor, **for_attention: Any) -> Tensor:
+        """States behind the last layer, [B, L, D]; what else is given reaches the attention."""
+        states_B_L_D: Tensor = (
+            self._causal.get_decoder()(
+                input_ids=ids_B_L, position_ids=positions_B_L, use_cache=False, **for_attention
+            )
+        ).last_hidden_state
+        return states_B_L_D
+
+    def head(self, hidden_N_D: Tensor) -> Tensor:
+        """What a model of the known architectures makes of hidden states: logits, [N, V]."""
+        logits_N_V: Tensor = self._causal.get_output_embeddings()(hidden_N_D)
+        softcap = getattr(self._causal.config, "final_logit_softcapping", None)
+        return logits_N_V if softcap is None else softcap * torch.tanh(logits_N_V / softcap)
+
     def _hidden_of_packed(self, batch: TokenBatch) -> Tensor:
         """The hidden state that predicts each of the N completion tokens, [N, D]."""
         packed = batch.packed
-        hidden_1_S_D = self._causal.get_decoder()(
-            input_ids=packed.input_ids_1_S,
-            position_ids=packed.position_ids_1_S,
-            use_cache=False,
-            packed=packed,
-        ).last_hidden_state
+        hidden_1_S_D = self.hidden(packed.input_ids_1_S, packed.position_ids_1_S, packed=packed)
         # By index_select, whose gradient is summed in order: a prompt's last token is picked once
         # for each completion, and with plain indexing several threads would add these up at once.
-        return hidden_1_S_D[0].index_select(0, packed.sources_N)  # type: ignore[no-any-return]
+        return hidden_1_S_D[0].index_select(0, packed.sources_N)
 
     def _hidden(self, batch: TokenBatch) -> Tensor:
         """The same of padded rows, each a prompt and its completion."""
-        hidden_B_L_D = self._causal.get_decoder()(
-            input_ids=batch.input_ids_B_L,
+        hidden_B_L_D = self.hidden(
+            batch.input_ids_B_L,
+            batch.position_ids_B_L,
             attention_mask=batch.attention_mask_B_L,
-            position_ids=batch.position_ids_B_L,
-            use_cache=False,
-        ).last_hidden_state
+        )
         length_T = batch.completion_ids_B_T.shape[1]
         # Token t is predicted at the position before it; the last one predicts nothing.
-        return hidden_B_L_D[:, -length_T - 1 : -1][batch.mask_B_T]  # type: ignore[no-any-return]
+        return hidden_B_L_D[:, -length_T - 1 : -1][batch.mask_B_T]
 
     def _logprobs_of_any_model(
         self, batch: TokenBatch, temperature: float
@@ -311,13 +324,6 @@ class Policy:
             raise ValueError(
                 f"it holds {len(weights)} matrices and the adapter has {len(self.trainable())}"
             )
-
-
-def _logits(causal: Any, hidden_C_D: Tensor) -> Tensor:
-    """What the head of a causal model of the known architectures makes of hidden states, [C, V]."""
-    logits: Tensor = causal.get_output_embeddings()(hidden_C_D)
-    softcap = getattr(causal.config, "final_logit_softcapping", None)
-    return logits if softcap is None else softcap * torch.tanh(logits / softcap)
 
 
 @contextlib.contextmanager

@@ -140,11 +140,11 @@ def can_share(model: PreTrainedModel) -> bool:
 
 
 @contextmanager
-def shared_attention(model: PreTrainedModel) -> Iterator[None]:
-    """Within it the model attends by blocks."""
+def attending(model: PreTrainedModel, name: str) -> Iterator[None]:
+    """Within it the model attends as what is registered under the name does."""
     config = model.config
     before = config._attn_implementation
-    config._attn_implementation = ATTENTION
+    config._attn_implementation = name
     try:
         yield
     finally:

@@ -1,22 +1,19 @@
-"""Generation with the policy's own modules: a prompt is prefilled once, its cache expanded."""
+"""Generation with the policy's own modules, token by token."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
 from judicaita.errors import NumericalError, RolloutError
 from judicaita.training.policy import Policy
 from judicaita.training.rollouts.base import SamplingParams
+from judicaita.training.rollouts.decoding import decoder_of
+from judicaita.training.rollouts.merged import merged
 from judicaita.types import Completion
-
-# A cache is compacted when at least this share of its rows has finished: each compaction copies it.
-_COMPACT_SHARE = 0.25
 
 
 class NativeEngine:
@@ -33,7 +30,7 @@ class NativeEngine:
         if not prompts:
             return []
         self._refuse_too_long(max(map(len, prompts)), sampling.max_tokens)
-        with self.policy.inference():
+        with self.policy.inference(), merged(self.policy.model):
             rows = _Decoding(self.policy, prompts, n, sampling).run(self.pulse)
         return [tuple(rows[i * n : (i + 1) * n]) for i in range(len(prompts))]
 
@@ -63,77 +60,33 @@ class _Row:
 
 
 class _Decoding:
-    """One batch from its prompts to its last token. R live rows of the cache, oldest first."""
+    """One batch from its prompts to its last token. R live rows, oldest first."""
 
     def __init__(
         self, policy: Policy, prompts: Sequence[tuple[int, ...]], n: int, sampling: SamplingParams
     ) -> None:
-        self.policy, self.sampling, self.n = policy, sampling, n
-        self.prompts = prompts
-        self.eos = policy.eos_ids
-        self.device = policy.placement.device
+        self.decoder = decoder_of(policy, prompts, n)
+        self.sampling, self.version, self.eos = sampling, policy.version, policy.eos_ids
         self.generator = policy.placement.generator(sampling.seed)
         self.rows = [_Row() for _ in range(len(prompts) * n)]
 
     def run(self, pulse: Callable[[], None]) -> list[Completion]:
-        logits_R_V, cache, attention_R_L, position_R = self._prefill()
+        logits_R_V = self.decoder.prefill()
         live = list(range(len(self.rows)))
-        for _ in range(self.sampling.max_tokens):
+        for place in range(1, self.sampling.max_tokens + 1):
             pulse()
-            tokens_R, logprobs_R = sample_tokens(logits_R_V, self.sampling, self.generator)
+            tokens_R, logprobs_R = sample_tokens(
+                logits_R_V.to(self.generator.device), self.sampling, self.generator
+            )
             self._append(live, tokens_R, logprobs_R)
-            tokens_R = tokens_R.to(self.device)
-            keep = [r for r, index in enumerate(live) if not self.rows[index].stopped]
-            if not keep or len(self.rows[live[keep[0]]].token_ids) == self.sampling.max_tokens:
+            going = [r for r, index in enumerate(live) if not self.rows[index].stopped]
+            if not going or place == self.sampling.max_tokens:
                 break
-            if len(keep) <= (1 - _COMPACT_SHARE) * len(live):
-                index_R = torch.tensor(keep, device=self.device)
-                cache.batch_select_indices(index_R)
-                tokens_R, attention_R_L = tokens_R[index_R], attention_R_L[index_R]
-                position_R = position_R[index_R]
-                live = [live[r] for r in keep]
-            attention_R_L = torch.cat([attention_R_L, attention_R_L.new_ones(len(live), 1)], dim=1)
-            position_R = position_R + 1
-            logits_R_V = self._forward(tokens_R[:, None], attention_R_L, position_R[:, None], cache)
+            if len(going) < len(live) and self.decoder.keep(going):
+                tokens_R = tokens_R[going]
+                live = [live[r] for r in going]
+            logits_R_V = self.decoder.step(tokens_R)
         return [self._completion(row) for row in self.rows]
-
-    def _prefill(self) -> tuple[Tensor, Any, Tensor, Tensor]:
-        """Run each prompt once, then give every one of its n rows a copy of the cache."""
-        longest = max(len(prompt) for prompt in self.prompts)
-        ids_P_L = torch.full((len(self.prompts), longest), self.policy.pad_id)
-        attention_P_L = torch.zeros_like(ids_P_L)
-        for row, prompt in enumerate(self.prompts):
-            ids_P_L[row, longest - len(prompt) :] = torch.tensor(prompt)
-            attention_P_L[row, longest - len(prompt) :] = 1
-        positions_P_L = (attention_P_L.cumsum(dim=1) - 1).clamp(min=0)
-        ids, attention, positions = (
-            tensor.to(self.device) for tensor in (ids_P_L, attention_P_L, positions_P_L)
-        )
-        # Without the configuration every layer's cache is whole; the window is then in the mask.
-        cuts = self.policy.placement.cuts_caches
-        cache = DynamicCache(config=self.policy.model.config if cuts else None)
-        logits_P_V = self._forward(ids, attention, positions, cache)
-        cache.batch_repeat_interleave(self.n)
-        repeat = (self.n, 0)
-        return (
-            logits_P_V.repeat_interleave(*repeat),
-            cache,
-            attention.repeat_interleave(*repeat),
-            positions[:, -1].repeat_interleave(*repeat),
-        )
-
-    def _forward(self, ids: Tensor, attention: Tensor, positions: Tensor, cache: Any) -> Tensor:
-        output = self.policy.model(
-            input_ids=ids,
-            attention_mask=attention,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        logits: Tensor = output.logits[:, -1].float()
-        self.policy.placement.flush()
-        return logits.to(self.generator.device)
 
     def _append(self, live: list[int], tokens_R: Tensor, logprobs_R: Tensor) -> None:
         for index, token, logprob in zip(live, tokens_R.tolist(), logprobs_R.tolist(), strict=True):
@@ -148,7 +101,7 @@ class _Decoding:
             tuple(row.token_ids),
             tuple(row.logprobs),
             "stop" if row.stopped else "length",
-            self.policy.version,
+            self.version,
         )
 
 
