@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,9 +21,13 @@ R, T = 3, 40
 """More keys than the registers of any processor hold, and not a multiple of them."""
 
 
-@pytest.fixture(params=["C++", "plain"])
-def _either(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True)
+def _built() -> None:
     assert kernels.is_built(), "the tests need a C++ compiler"
+
+
+@pytest.fixture(params=["C++", "plain"])
+def _either(_built: None, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param == "plain":
         monkeypatch.setattr(kernels, "is_built", lambda: False)
 
@@ -106,6 +111,120 @@ def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(RuntimeError, match="contiguous"):
         kernels.weigh_(torch.zeros(T, R).T, 0, None, None)
 
+
+@pytest.mark.usefixtures("_either")
+@pytest.mark.parametrize("rows", [1, 2, 3, 8, 13, 24])
+@pytest.mark.parametrize(("inputs", "outputs"), [(7, 5), (32, 64), (97, 11)])
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, 1e-13), (torch.float32, 1e-6)])
+def test_few_rows(rows: int, inputs: int, outputs: int, dtype: torch.dtype, bound: float) -> None:
+    generator = torch.Generator().manual_seed(rows)
+    x, weight, bias = (
+        torch.randn(shape, generator=generator, dtype=torch.float64)
+        for shape in ((rows, 1, inputs), (outputs, inputs), (outputs,))
+    )
+    for added in (None, bias):
+        expected = (x[..., None, :] * weight).sum(-1) + (0 if added is None else added)
+        found = kernels.multiply_few(
+            x.to(dtype), weight.to(dtype), None if added is None else added.to(dtype)
+        )
+        assert found.dtype == dtype
+        torch.testing.assert_close(found.double(), expected, rtol=bound, atol=bound * inputs)
+
+
+def test_few_rows_of_another_type_are_refused() -> None:
+    with pytest.raises(RuntimeError, match="Double"):
+        kernels.multiply_few(torch.ones(2, 3), torch.ones(4, 3, dtype=torch.float64), None)
+    with pytest.raises(RuntimeError, match="as many inputs"):
+        kernels.multiply_few(torch.ones(2, 3), torch.ones(4, 5), None)
+
+
+# ── one more token ───────────────────────────────────────────────────────────────────────────────
+
+HEADS, KEY_HEADS, WIDTH, VALUE_WIDTH, CAPACITY = 14, 2, 5, 18, 4
+"""Seven queries for a key: four, two and one at a time. Values are wider than a register."""
+
+
+@pytest.mark.parametrize("softcap", [None, 2.5])
+@pytest.mark.parametrize("window", [None, 1, 3, 6, 99])
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, 1e-13), (torch.float32, 2e-6)])
+def test_one_more_token(
+    window: int | None, softcap: float | None, dtype: torch.dtype, bound: float
+) -> None:
+    """Three rows, two of them with a prompt in common, and a slot that has been left."""
+    generator = torch.Generator().manual_seed(0)
+    prompts = [(0, 21), (21, 2)]
+    starts, lengths = zip(prompts[0], prompts[1], prompts[0], strict=True)
+    slots = (3, 0, 1)
+
+    def drawn(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+    prompt_keys, prompt_values = drawn(KEY_HEADS, 23, WIDTH), drawn(KEY_HEADS, 23, VALUE_WIDTH)
+    own_keys = torch.full((4, KEY_HEADS, WIDTH, CAPACITY), math.nan, dtype=dtype)
+    own_values = torch.full((4, KEY_HEADS, CAPACITY, VALUE_WIDTH), math.nan, dtype=dtype)
+    keys = [
+        prompt_keys[:, start : start + length]
+        for start, length in zip(starts, lengths, strict=True)
+    ]
+    values = [
+        prompt_values[:, start : start + length]
+        for start, length in zip(starts, lengths, strict=True)
+    ]
+    for place in range(CAPACITY):
+        query, key = drawn(3, HEADS, WIDTH), drawn(3, KEY_HEADS, WIDTH)
+        value = drawn(3, KEY_HEADS, VALUE_WIDTH)
+        found = kernels.attend_next(
+            *(x.to(dtype) for x in (query, key, value)),
+            *(prompt_keys.mT.contiguous().to(dtype), prompt_values.to(dtype)),
+            *(own_keys, own_values),
+            *(torch.tensor(own) for own in (starts, lengths, slots)),
+            *(place, window, 0.7, softcap),
+        )
+        for row in range(3):
+            keys[row] = torch.cat([keys[row], key[row][:, None]], dim=1)
+            values[row] = torch.cat([values[row], value[row][:, None]], dim=1)
+            for head in range(HEADS):
+                key_head = head // (HEADS // KEY_HEADS)
+                seen = slice(0 if window is None else -window, None)
+                scores = 0.7 * keys[row][key_head, seen] @ query[row, head]
+                if softcap is not None:
+                    scores = softcap * (scores / softcap).tanh()
+                expected = scores.softmax(-1) @ values[row][key_head, seen]
+                torch.testing.assert_close(
+                    found[row, head].double(), expected, rtol=bound, atol=bound
+                )
+    assert own_keys[2].isnan().all(), "nobody's slot"
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"place": CAPACITY}, "full"),
+        ({"slots": torch.tensor([4])}, "slot"),
+        ({"lengths": torch.tensor([24])}, "slot"),
+        ({"query": torch.zeros(1, HEADS, 2 * WIDTH)[..., ::2]}, "contiguous"),
+    ],
+)
+def test_one_more_token_that_does_not_fit(changed: dict[str, Any], told: str) -> None:
+    arguments = {
+        "query": torch.zeros(1, HEADS, WIDTH),
+        "key": torch.zeros(1, KEY_HEADS, WIDTH),
+        "value": torch.zeros(1, KEY_HEADS, VALUE_WIDTH),
+        "prompt_keys": torch.zeros(KEY_HEADS, WIDTH, 23),
+        "prompt_values": torch.zeros(KEY_HEADS, 23, VALUE_WIDTH),
+        "own_keys": torch.zeros(4, KEY_HEADS, WIDTH, CAPACITY),
+        "own_values": torch.zeros(4, KEY_HEADS, CAPACITY, VALUE_WIDTH),
+        "starts": torch.tensor([0]),
+        "lengths": torch.tensor([23]),
+        "slots": torch.tensor([0]),
+        **{"place": 0, "window": None, "scaling": 1.0, "softcap": None},
+    }
+    kernels.attend_next(*arguments.values())
+    with pytest.raises(RuntimeError, match=told):
+        kernels.attend_next(*(arguments | changed).values())
+
+
+# ── how they are built ───────────────────────────────────────────────────────────────────────────
 
 SCRIPT = "from judicaita.training import kernels; print(kernels.is_built())"
 

@@ -11,10 +11,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from peft import LoraConfig, get_peft_model
 from torch import Tensor
 
+from judicaita.training import kernels
 from judicaita.training.batching import collate
-from judicaita.training.policy import Policy
+from judicaita.training.devices import place
+from judicaita.training.policy import Policy, quietly
+from judicaita.training.rollouts import decoding
 from judicaita.training.rollouts.base import SamplingParams
 from judicaita.training.rollouts.native import NativeEngine, sample_tokens
 from judicaita.types import Completion
@@ -39,13 +43,20 @@ def set_eos(policy: Policy, ids: Sequence[int]) -> None:
     policy.model.generation_config.eos_token_id = list(ids)
 
 
-def flatten(groups: Sequence[tuple[Completion, ...]]) -> list[tuple[tuple[int, ...], Completion]]:
-    return [(p, c) for p, group in zip(PROMPTS, groups, strict=True) for c in group]
+def flatten(
+    groups: Sequence[tuple[Completion, ...]], prompts: Sequence[tuple[int, ...]] = PROMPTS
+) -> list[tuple[tuple[int, ...], Completion]]:
+    return [(p, c) for p, group in zip(prompts, groups, strict=True) for c in group]
 
 
-def training_pass(policy: Policy, groups: Sequence[Any], temperature: float = 1.0) -> list[Tensor]:
+def training_pass(
+    policy: Policy,
+    groups: Sequence[Any],
+    temperature: float = 1.0,
+    prompts: Sequence[tuple[int, ...]] = PROMPTS,
+) -> list[Tensor]:
     """The log-probabilities that the loss would use, one tensor a completion."""
-    rows = [(prompt, completion.token_ids) for prompt, completion in flatten(groups)]
+    rows = [(prompt, completion.token_ids) for prompt, completion in flatten(groups, prompts)]
     batch = collate(rows, policy.pad_id, torch.device("cpu"))
     with torch.no_grad():
         logprobs, _ = policy.logprobs(batch, temperature)
@@ -53,13 +64,27 @@ def training_pass(policy: Policy, groups: Sequence[Any], temperature: float = 1.
 
 
 def largest_difference(groups: Sequence[Any], expected: Sequence[Tensor]) -> float:
+    completions = [completion for group in groups for completion in group]
     return max(
         float((torch.tensor(completion.logprobs) - row).abs().max())
-        for (_, completion), row in zip(flatten(groups), expected, strict=True)
+        for completion, row in zip(completions, expected, strict=True)
     )
 
 
-@pytest.mark.parametrize("architecture", ["gemma2", "llama", "qwen2", "gpt2"])
+ARCHITECTURES = ("gemma2", "gemma3", "llama", "mistral", "qwen2", "qwen3", "gpt2")
+
+
+@pytest.fixture(params=["C++", "plain"])
+def _either(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Known architectures with their own decoder, and with that of all others."""
+    assert kernels.is_built(), "the tests need a C++ compiler"
+    if request.param == "plain":
+        monkeypatch.setattr(kernels, "is_built", lambda: False)
+        monkeypatch.setattr(decoding, "is_built", lambda: False)
+
+
+@pytest.mark.usefixtures("_either")
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_greedy_is_the_argmax_step_by_step(make_policy: MakePolicy, architecture: str) -> None:
     policy = make_policy(architecture)
     for prompt, group in zip(
@@ -74,7 +99,8 @@ def test_greedy_is_the_argmax_step_by_step(make_policy: MakePolicy, architecture
             ids.append(token)
 
 
-@pytest.mark.parametrize("architecture", ["gemma2", "llama", "qwen2", "gpt2"])
+@pytest.mark.usefixtures("_either")
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_logprobs_are_those_of_the_training_pass(
     make_policy: MakePolicy, architecture: str, temperature: float
@@ -84,9 +110,43 @@ def test_logprobs_are_those_of_the_training_pass(
     set_eos(policy, range(7, 40))
     groups = generate(policy, max_tokens=16, temperature=temperature, seed=4)
     lengths = {len(completion.token_ids) for _, completion in flatten(groups)}
-    assert len(lengths) >= 4
+    assert len(lengths) >= 3
     assert max(lengths) > 6
     assert largest_difference(groups, training_pass(policy, groups, temperature)) <= 1e-5
+
+
+@pytest.mark.usefixtures("_either")
+def test_long_completions(make_policy: MakePolicy) -> None:
+    """Own caches grow, more than once; equal prompts stand side by side; an adapter is merged."""
+    policy = make_policy()
+    lora = LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=["q_proj", "v_proj", "o_proj"])
+    with quietly():
+        policy.model = get_peft_model(policy.model, lora).eval()  # type: ignore[assignment, arg-type]
+    generator = torch.Generator().manual_seed(0)
+    for name, parameter in policy.model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1, generator=generator)
+    set_eos(policy, range(7, 9))
+    prompts = (PROMPTS[1], PROMPTS[1], PROMPTS[0])
+    groups = NativeEngine(policy).generate(prompts, 4, SamplingParams(150, seed=3))
+    lengths = {len(completion.token_ids) for group in groups for completion in group}
+    assert max(lengths) == 150
+    assert min(lengths) < 64
+    expected = training_pass(policy, groups, prompts=prompts)
+    assert largest_difference(groups, expected) <= 1e-5
+
+
+def test_which_decoder(make_policy: MakePolicy, monkeypatch: pytest.MonkeyPatch) -> None:
+    def chosen(policy: Policy) -> type:
+        return type(decoding.decoder_of(policy, PROMPTS, 2))
+
+    assert chosen(make_policy("llama")) is decoding.SharedDecoder
+    assert chosen(make_policy("gpt2")) is decoding.CachedDecoder
+    mixed = make_policy("llama")
+    mixed.placement = place("cpu", "bf16")
+    assert chosen(mixed) is decoding.CachedDecoder
+    monkeypatch.setattr(decoding, "is_built", lambda: False)
+    assert chosen(make_policy("llama")) is decoding.CachedDecoder
 
 
 def test_every_eos_id_ends_a_row(make_policy: MakePolicy) -> None:

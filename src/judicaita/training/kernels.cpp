@@ -188,6 +188,7 @@ Tensor multiply_few(
     const Tensor& rows, const Tensor& weight, const std::optional<Tensor>& bias) {
   TORCH_CHECK(rows.is_contiguous() && weight.is_contiguous(), "both must be contiguous");
   const int64_t inputs = weight.size(1), outputs = weight.size(0);
+  TORCH_CHECK(rows.size(-1) == inputs, "rows must have as many inputs as the weights");
   const int64_t count = rows.numel() / inputs;
   auto sizes = rows.sizes().vec();
   sizes.back() = outputs;

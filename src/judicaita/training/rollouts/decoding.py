@@ -63,6 +63,7 @@ class CachedDecoder:
         self.cache = DynamicCache(config=policy.model.config if cuts else None)
 
     def prefill(self) -> Tensor:
+        """Prompts side by side, padded at their beginning; then a copy for each row."""
         longest = max(map(len, self.prompts))
         ids_B_L = torch.full((len(self.prompts), longest), self.policy.pad_id)
         attention_B_L = torch.zeros_like(ids_B_L)
@@ -81,6 +82,7 @@ class CachedDecoder:
         return logits_B_V.repeat_interleave(self.n, 0)
 
     def keep(self, rows: Sequence[int]) -> bool:
+        """Once a quarter has finished: the cache is copied."""
         if len(rows) > (1 - _COMPACT_SHARE) * len(self.position_R):
             return False
         index_R = torch.tensor(rows, device=self.position_R.device)
@@ -89,6 +91,7 @@ class CachedDecoder:
         return True
 
     def step(self, tokens_R: Tensor) -> Tensor:
+        """The cache grows by a token, which copies it, too."""
         one_R_1 = self.attention_R_L.new_ones(len(tokens_R), 1)
         self.attention_R_L = torch.cat([self.attention_R_L, one_R_1], dim=1)
         self.position_R = self.position_R + 1
@@ -134,11 +137,13 @@ class SharedDecoder:
         """The same of each slot, [N, K, D, C] and [N, K, C, D]."""
 
     def prefill(self) -> Tensor:
+        """Prompts behind each other, as in a training pass."""
         hidden_1_S_D = self._hidden(self.packed.input_ids_1_S, self.packed.position_ids_1_S)
         logits_B_V = self.policy.head(hidden_1_S_D[0, self.packed.sources_N])
         return logits_B_V.repeat_interleave(self.n, 0)
 
     def keep(self, rows: Sequence[int]) -> bool:
+        """Always."""
         index_R = torch.tensor(rows)
         self.lengths_R, self.starts_R, self.slots_R = (
             values_R[index_R] for values_R in (self.lengths_R, self.starts_R, self.slots_R)
@@ -146,6 +151,7 @@ class SharedDecoder:
         return True
 
     def step(self, tokens_R: Tensor) -> Tensor:
+        """A token of each row is a batch of its own."""
         positions_R = self.lengths_R + self.generated
         hidden_R_1_D = self._hidden(tokens_R[:, None], positions_R[:, None])
         self.generated += 1
@@ -205,11 +211,18 @@ def attend(
             sliding_window=sliding_window,
         )
     seen_R_H_D = attend_next(
-        *(states_R_H_1_D[:, :, 0].contiguous() for states_R_H_1_D in (query, key, value)),
+        query[:, :, 0].contiguous(),
+        key[:, :, 0].contiguous(),
+        value[:, :, 0].contiguous(),
         *decoder.prompts[layer],
         *decoder.caches(layer),
-        *(decoder.starts_R, decoder.lengths_R, decoder.slots_R, decoder.generated),
-        *(sliding_window, scaling, softcap),
+        decoder.starts_R,
+        decoder.lengths_R,
+        decoder.slots_R,
+        decoder.generated,
+        sliding_window,
+        scaling,
+        softcap,
     )
     return seen_R_H_D[:, None], None
 

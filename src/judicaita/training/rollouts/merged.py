@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +29,7 @@ def merged(model: nn.Module) -> Iterator[None]:
     try:
         for module, weight_O_I, bias_O in list(_linears(model)):
             # An attribute of the instance goes before the class's method.
-            module.forward = partial(_multiply, weight_O_I, bias_O)  # type: ignore[method-assign]
+            module.forward = partial(_multiply, weight_O_I, bias_O)
             replaced.append(module)
         yield
     finally:
@@ -49,7 +50,7 @@ def _linears(model: nn.Module) -> Iterator[tuple[nn.Module, Tensor, Tensor | Non
         if hasattr(module, "lora_A"):
             parts.update(module.modules())
             if (weight_O_I := _merged_weight(module)) is not None:
-                yield module, weight_O_I, module.base_layer.bias  # type: ignore[union-attr]
+                yield module, weight_O_I, cast("Any", module.base_layer).bias
         elif type(module) is nn.Linear and module not in parts and _is_exact(module):
             yield module, module.weight, module.bias
 
