@@ -25,12 +25,23 @@ using at::vec::Vectorized;
 // Numbers that are worth a thread of their own.
 constexpr int64_t kGrain = 32768;
 
-// Sums that a row has in registers: with eight rows as many as there are.
+// Sums that fit into the registers: of eight rows, and of four heads.
 #ifdef CPU_CAPABILITY_AVX512
-constexpr int kOuts = 3;
+constexpr int kOuts = 3, kValues = 4;
 #else
-constexpr int kOuts = 1;
+constexpr int kOuts = 1, kValues = 2;
 #endif
+
+// The compiler's own vectors: it keeps sums of the library's in memory.
+template <typename T>
+struct Registers {
+  typedef T Lanes __attribute__((vector_size(sizeof(Vectorized<T>))));
+  typedef T Unaligned __attribute__((vector_size(sizeof(Vectorized<T>)), aligned(1), may_alias));
+  static constexpr int64_t kLanes = sizeof(Lanes) / sizeof(T);
+
+  static inline Lanes load(const T* from) { return *reinterpret_cast<const Unaligned*>(from); }
+  static inline void store(T* to, Lanes values) { *reinterpret_cast<Unaligned*>(to) = values; }
+};
 
 // Call `work(row, first, last)` for every row of scores: the query sees keys [first, last).
 template <typename Work>
@@ -133,26 +144,24 @@ void weigh_backward_(
 }
 
 // y[r][o] = x[r] · w[o] + bias[o] for `Rows` rows and `Outs` outputs, all of the sums at once in
-// registers: each weight is loaded once. The compiler's own vectors, since it keeps sums of the
-// library's in memory.
+// registers: each weight is loaded once.
 template <typename T, int Rows, int Outs>
 void multiply_block(
     const T* x, const T* w, const T* bias, T* y, int64_t inputs, int64_t outputs) {
-  using Lanes [[gnu::vector_size(sizeof(Vectorized<T>))]] = T;
-  using Loaded [[gnu::vector_size(sizeof(Vectorized<T>)), gnu::aligned(1), gnu::may_alias]] = T;
-  constexpr int64_t kLanes = sizeof(Lanes) / sizeof(T);
+  using Lanes = typename Registers<T>::Lanes;
+  constexpr int64_t kLanes = Registers<T>::kLanes;
   Lanes sums[Rows][Outs] = {};
   int64_t whole = 0;
   for (; whole + kLanes <= inputs; whole += kLanes) {
     Lanes weights[Outs];
 #pragma GCC unroll 8
     for (int o = 0; o < Outs; ++o) {
-      weights[o] = *reinterpret_cast<const Loaded*>(w + o * inputs + whole);
+      weights[o] = Registers<T>::load(w + o * inputs + whole);
       __builtin_prefetch(w + (Outs + o) * inputs + whole);
     }
 #pragma GCC unroll 8
     for (int r = 0; r < Rows; ++r) {
-      const Lanes values = *reinterpret_cast<const Loaded*>(x + r * inputs + whole);
+      const Lanes values = Registers<T>::load(x + r * inputs + whole);
 #pragma GCC unroll 8
       for (int o = 0; o < Outs; ++o) sums[r][o] += values * weights[o];
     }
@@ -224,8 +233,25 @@ template <typename T, int Heads>
 void score(
     const T* q, int64_t width, const T* keys, int64_t stride, int64_t count, T* scores,
     int64_t scores_stride) {
+  using R = Registers<T>;
+  int64_t j = 0;
+  for (; j + 2 * R::kLanes <= count; j += 2 * R::kLanes) {
+    typename R::Lanes sums[Heads][2] = {};
+    for (int64_t d = 0; d < width; ++d) {
+      const auto first = R::load(keys + d * stride + j);
+      const auto second = R::load(keys + d * stride + j + R::kLanes);
+#pragma GCC unroll 4
+      for (int h = 0; h < Heads; ++h) {
+        sums[h][0] += q[h * width + d] * first;
+        sums[h][1] += q[h * width + d] * second;
+      }
+    }
+    for (int h = 0; h < Heads; ++h)
+      for (int i = 0; i < 2; ++i)
+        R::store(scores + h * scores_stride + j + i * R::kLanes, sums[h][i]);
+  }
   using Vec = Vectorized<T>;
-  for (int64_t j = 0; j < count; j += Vec::size()) {
+  for (; j < count; j += Vec::size()) {
     const int64_t some = std::min<int64_t>(Vec::size(), count - j);
     Vec sums[Heads];
     for (int h = 0; h < Heads; ++h) sums[h] = Vec(0);
@@ -243,8 +269,26 @@ template <typename T, int Heads>
 void gather(
     const T* weights, int64_t weights_stride, const T* values, int64_t width, int64_t count,
     T* seen) {
+  using R = Registers<T>;
+  int64_t d = 0;
+  for (; d + kValues * R::kLanes <= width; d += kValues * R::kLanes) {
+    typename R::Lanes sums[Heads][kValues];
+    for (int h = 0; h < Heads; ++h)
+      for (int i = 0; i < kValues; ++i) sums[h][i] = R::load(seen + h * width + d + i * R::kLanes);
+    for (int64_t j = 0; j < count; ++j) {
+      typename R::Lanes some[kValues];
+#pragma GCC unroll 4
+      for (int i = 0; i < kValues; ++i) some[i] = R::load(values + j * width + d + i * R::kLanes);
+#pragma GCC unroll 4
+      for (int h = 0; h < Heads; ++h)
+#pragma GCC unroll 4
+        for (int i = 0; i < kValues; ++i) sums[h][i] += weights[h * weights_stride + j] * some[i];
+    }
+    for (int h = 0; h < Heads; ++h)
+      for (int i = 0; i < kValues; ++i) R::store(seen + h * width + d + i * R::kLanes, sums[h][i]);
+  }
   using Vec = Vectorized<T>;
-  for (int64_t d = 0; d < width; d += Vec::size()) {
+  for (; d < width; d += Vec::size()) {
     const int64_t some = std::min<int64_t>(Vec::size(), width - d);
     Vec sums[Heads];
     for (int h = 0; h < Heads; ++h) sums[h] = load<T>(seen + h * width + d, some);
@@ -333,8 +377,9 @@ Tensor attend_next(
         };
         int64_t h = 0;
         for (; h + 4 <= heads; h += 4) some_heads(std::integral_constant<int, 4>(), h);
-        for (; h + 2 <= heads; h += 2) some_heads(std::integral_constant<int, 2>(), h);
-        for (; h < heads; ++h) some_heads(std::integral_constant<int, 1>(), h);
+        if (heads - h == 3) some_heads(std::integral_constant<int, 3>(), h);
+        if (heads - h == 2) some_heads(std::integral_constant<int, 2>(), h);
+        if (heads - h == 1) some_heads(std::integral_constant<int, 1>(), h);
       }
     });
   });
