@@ -23,7 +23,6 @@ from typing import Any
 from judicaita.legal.legalbench import load_tasks
 from judicaita.training.checkpoints import open_checkpoint
 from judicaita.training.evaluation import EvaluationHarness, EvaluationRecord, wilson_interval
-from judicaita.training.rollouts.base import SamplingParams
 from judicaita.training.rollouts.native import NativeEngine
 from judicaita.types import Sample
 
@@ -129,7 +128,7 @@ def answer(
     records: dict[str, list[EvaluationRecord]] = {name: [] for name in TASKS}
     if fitting:
         harness = EvaluationHarness(text_overlap=False)
-        sampling = SamplingParams(opened.max_tokens, temperature=0.0)
+        sampling = opened.greedy
         report = harness.evaluate(policy, NativeEngine(policy), fitting, sampling)
         for record in report.records:
             records[record.task].append(record)

@@ -162,7 +162,7 @@ def replayed(tokens: Tokens) -> Iterator[None]:
     """Within it the engine samples as ever, and then takes the tokens that are given."""
     sample, live, position = native.sample_tokens, list(range(len(tokens))), 0
 
-    def take(logits_R_V: torch.Tensor, *rest: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    def take(logits_R_V: torch.Tensor, *rest: Any) -> tuple[torch.Tensor, ...]:
         nonlocal live, position
         sample(logits_R_V, *rest)
         if len(logits_R_V) < len(live):  # finished rows have left the batch
@@ -172,7 +172,8 @@ def replayed(tokens: Tokens) -> Iterator[None]:
         position += 1
         taken_R = torch.tensor(taken)
         log_p_R_V = logits_R_V.log_softmax(-1)
-        return taken_R, log_p_R_V.gather(-1, taken_R[:, None])[:, 0]
+        logprobs_R = log_p_R_V.gather(-1, taken_R[:, None])[:, 0]
+        return taken_R, logprobs_R, logprobs_R
 
     with mock.patch.object(native, "sample_tokens", take):
         yield

@@ -18,8 +18,9 @@ Message = Mapping[str, str]
 Prompt = str | tuple[Message, ...]
 """Plain text, or the turns of a conversation."""
 
-FinishReason = Literal["stop", "length"]
-"""``stop``: the model ended the text with an EOS token; ``length``: the token limit cut it."""
+FinishReason = Literal["stop", "stop_string", "length"]
+"""``stop``: the model ended the text with an EOS token; ``stop_string``: it wrote a text that ends
+it; ``length``: the token limit cut it."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,13 @@ class Completion:
     finish_reason: FinishReason
     policy_version: int
     """Number of optimizer updates behind the weights that sampled it."""
+    uncut_logprobs: tuple[float, ...] | None = None
+    """The same of the whole distribution at that temperature; None where `logprobs` are these."""
+
+    @property
+    def full_logprobs(self) -> tuple[float, ...]:
+        """Of the whole distribution, whatever was drawn from."""
+        return self.logprobs if self.uncut_logprobs is None else self.uncut_logprobs
 
 
 @dataclass(frozen=True)

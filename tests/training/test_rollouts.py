@@ -20,7 +20,8 @@ from judicaita.training.devices import place
 from judicaita.training.policy import Policy, quietly
 from judicaita.training.rollouts import decoding
 from judicaita.training.rollouts.base import SamplingParams
-from judicaita.training.rollouts.native import NativeEngine, sample_tokens
+from judicaita.training.rollouts.native import NativeEngine
+from judicaita.training.rollouts.sampling import sample_tokens
 from judicaita.types import Completion
 
 MakePolicy = Callable[..., Policy]
@@ -210,17 +211,53 @@ def test_no_prompts(make_policy: MakePolicy) -> None:
     assert NativeEngine(make_policy()).generate([], 4, SamplingParams(max_tokens=4)) == []
 
 
-# ── the nucleus ──────────────────────────────────────────────────────────────────────────────────
+def test_stop_strings_end_a_row(make_policy: MakePolicy) -> None:
+    """With the token that completes one, which the completion keeps."""
+    policy = make_policy()
+    whole = generate(policy, 8, max_tokens=40, seed=2)
+    texts = [policy.decode(c.token_ids) for _, c in flatten(whole)]
+    # A text that some of them hold, over the border of two tokens.
+    first = whole[0][0].token_ids
+    stop = policy.decode(first[4:6])[-3:]
+    assert any(stop in text for text in texts)
+    ended = generate(policy, 8, max_tokens=40, seed=2, stop_strings=("never there", stop))
+    reasons = Counter()
+    for _, completion in flatten(ended):
+        text, before = (policy.decode(completion.token_ids[:cut]) for cut in (None, -1))
+        reasons[completion.finish_reason] += 1
+        assert (completion.finish_reason == "stop_string") == (stop in text)
+        assert stop not in before
+    assert reasons["stop_string"] > 0
+    cut = ended[0][0]
+    assert cut.token_ids == first[: len(cut.token_ids)]
+    assert cut.logprobs == pytest.approx(whole[0][0].logprobs[: len(cut.token_ids)], abs=1e-5)
 
 
-def nucleus(probabilities: Sequence[float], top_p: float) -> dict[int, float]:
-    """The smallest set of tokens whose probability reaches ``top_p``, and their new odds."""
-    kept: dict[int, float] = {}
-    for token in sorted(range(len(probabilities)), key=lambda t: -probabilities[t]):
-        if sum(kept.values()) >= top_p:
+def test_an_eos_goes_before_a_stop_string(make_policy: MakePolicy) -> None:
+    policy = make_policy()
+    tokens = generate(policy, 1, max_tokens=6, temperature=0)[0][0].token_ids
+    set_eos(policy, [tokens[0]])
+    stop = policy.decode(tokens[:1])
+    ended = generate(policy, 1, max_tokens=6, temperature=0, stop_strings=(stop,))[0][0]
+    assert (ended.token_ids, ended.finish_reason) == (tokens[:1], "stop")
+
+
+# ── the nucleus and other cuts ────────────────────────────────────────────────────────────────────
+
+
+def kept(probabilities: Sequence[float], sampling: SamplingParams) -> dict[int, float]:
+    """The tokens that may be drawn, and their odds, by the settings' definitions."""
+    most = max(probabilities)
+    order = sorted(range(len(probabilities)), key=lambda token: -probabilities[token])
+    order = [token for token in order if probabilities[token] >= sampling.min_p * most]
+    order = order[: sampling.top_k or None]
+    total = sum(probabilities[token] for token in order)
+    left: dict[int, float] = {}
+    for token in order:
+        if sum(left.values()) >= sampling.top_p:
             break
-        kept[token] = probabilities[token]
-    return {token: p / sum(kept.values()) for token, p in kept.items()}
+        left[token] = probabilities[token] / total
+    return {token: p / sum(left.values()) for token, p in left.items()}
 
 
 def chi_square_limit(freedom: int) -> float:
@@ -253,34 +290,71 @@ def test_nucleus_by_hand() -> None:
     logits = torch.tensor([[0.15, 0.5, 0.05, 0.3]]).log().repeat(2000, 1)
     # 0.5 falls short of 0.7, 0.5 + 0.3 reaches it: two tokens, 5 : 3.
     sampling = SamplingParams(1, top_p=0.7)
-    tokens, logprobs = sample_tokens(logits, sampling, torch.Generator().manual_seed(0))
+    tokens, logprobs, uncut = sample_tokens(logits, sampling, torch.Generator().manual_seed(0))
     counts = Counter(tokens.tolist())
     assert set(counts) == {1, 3}
     assert abs(counts[1] - 1250) < 3.3 * math.sqrt(2000 * 5 / 8 * 3 / 8)
     expected = torch.where(tokens == 1, math.log(5 / 8), math.log(3 / 8))
     assert float((logprobs - expected).abs().max()) < 1e-6
+    expected = torch.where(tokens == 1, math.log(0.5), math.log(0.3))
+    assert float((uncut - expected).abs().max()) < 1e-6
 
 
-@pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (1.0, 0.6), (0.5, 0.9)])
+@pytest.mark.parametrize(
+    ("settings", "odds"),
+    [
+        ({"top_k": 3}, {1: 50 / 95, 3: 30 / 95, 0: 15 / 95}),
+        ({"min_p": 0.2}, {1: 50 / 95, 3: 30 / 95, 0: 15 / 95}),  # 0.05 < 0.2 · 0.5
+        ({"min_p": 0.5}, {1: 5 / 8, 3: 3 / 8}),
+        # Of the two that are left the first has 0.625 ≥ 0.6.
+        ({"top_k": 2, "top_p": 0.6}, {1: 1.0}),
+        ({"top_k": 9}, {1: 0.5, 3: 0.3, 0: 0.15, 2: 0.05}),
+    ],
+)
+def test_cuts_by_hand(settings: dict[str, Any], odds: dict[int, float]) -> None:
+    p = [0.15, 0.5, 0.05, 0.3]
+    sampling = SamplingParams(1, **settings)
+    assert kept(p, sampling) == pytest.approx(odds)
+    logits = torch.tensor([p]).log().repeat(2000, 1)
+    tokens, logprobs, uncut = sample_tokens(logits, sampling, torch.Generator().manual_seed(0))
+    assert set(tokens.tolist()) == set(odds)
+    for token, logprob, whole in zip(*(x.tolist() for x in (tokens, logprobs, uncut)), strict=True):
+        assert logprob == pytest.approx(math.log(odds[token]), abs=1e-6)
+        assert whole == pytest.approx(math.log(p[token]), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"top_p": 0.6},
+        {"temperature": 0.5, "top_p": 0.9},
+        {"top_k": 12},
+        {"temperature": 0.7, "min_p": 0.1},
+        {"temperature": 1.3, "top_p": 0.8, "top_k": 40, "min_p": 0.02},
+    ],
+    ids=str,
+)
 def test_frequencies_are_the_exact_odds(
-    make_policy: MakePolicy, temperature: float, top_p: float
+    make_policy: MakePolicy, settings: dict[str, float]
 ) -> None:
     """4,000 first tokens of every prompt against its own cut and renormalised softmax."""
     policy = make_policy()
-    sampling = SamplingParams(1, temperature=temperature, top_p=top_p, seed=11)
+    sampling = SamplingParams(1, seed=11, **settings)  # type: ignore[arg-type]
     groups = NativeEngine(policy).generate(PROMPTS, 4000, sampling)
     for prompt, group in zip(PROMPTS, groups, strict=True):
-        p = (next_logits(policy, prompt) / temperature).softmax(-1).tolist()
-        odds = nucleus(p, top_p)
+        p = (next_logits(policy, prompt) / sampling.temperature).softmax(-1).tolist()
+        odds = kept(p, sampling)
         assert len(odds) > 3
-        assert len(odds) < 320 or top_p == 1
+        assert (len(odds) < 320) == sampling.cuts
         counts = Counter(completion.token_ids[0] for completion in group)
         assert set(counts) <= set(odds)
         statistic, freedom = chi_square(counts, odds)
         assert statistic < chi_square_limit(freedom)
         for completion in group[:200]:
-            expected = math.log(odds[completion.token_ids[0]])
-            assert completion.logprobs[0] == pytest.approx(expected, abs=1e-5)
+            token = completion.token_ids[0]
+            assert completion.logprobs[0] == pytest.approx(math.log(odds[token]), abs=1e-5)
+            assert completion.full_logprobs[0] == pytest.approx(math.log(p[token]), abs=1e-5)
 
 
 def test_the_statistic_can_fail(make_policy: MakePolicy) -> None:
@@ -288,7 +362,7 @@ def test_the_statistic_can_fail(make_policy: MakePolicy) -> None:
     policy = make_policy()
     sampling = SamplingParams(1, temperature=0.8, seed=11)
     group = NativeEngine(policy).generate(PROMPTS[:1], 4000, sampling)[0]
-    odds = nucleus(next_logits(policy, PROMPTS[0]).softmax(-1).tolist(), 1.0)
+    odds = kept(next_logits(policy, PROMPTS[0]).softmax(-1).tolist(), SamplingParams(1))
     statistic, freedom = chi_square(Counter(c.token_ids[0] for c in group), odds)
     assert statistic > chi_square_limit(freedom)
 
@@ -305,10 +379,9 @@ def test_any_nucleus(weights: list[int], top_p: float) -> None:
         running += share
         if abs(running - top_p) < 1e-5:
             return  # on the very edge, rounding decides
-    odds = nucleus(p, top_p)
+    sampling = SamplingParams(1, top_p=top_p)
+    odds = kept(p, sampling)
     logits = torch.tensor([p]).log().repeat(100, 1)
-    tokens, logprobs = sample_tokens(
-        logits, SamplingParams(1, top_p=top_p), torch.Generator().manual_seed(0)
-    )
+    tokens, logprobs, _ = sample_tokens(logits, sampling, torch.Generator().manual_seed(0))
     for token, logprob in zip(tokens.tolist(), logprobs.tolist(), strict=True):
         assert logprob == pytest.approx(math.log(odds[token]), abs=1e-5)

@@ -36,8 +36,8 @@ class _Loaded:
     policy: Policy
     engine: RolloutEngine
     info: ModelInfo
-    max_tokens: int
-    """The checkpoint's own ``generation_max_length``."""
+    greedy: SamplingParams
+    """The checkpoint's own limit and stop strings."""
 
 
 class ReasoningTraceGenerator:
@@ -124,8 +124,9 @@ class ReasoningTraceGenerator:
                 f"temperature={temperature}: sampling needs a finite number from 0 on. 0 always "
                 "takes the likeliest token."
             )
-        limit = loaded.max_tokens if max_tokens is None else max_tokens
-        sampling = SamplingParams(limit, temperature=temperature, seed=seed)
+        sampling = replace(loaded.greedy, temperature=temperature, seed=seed)
+        if max_tokens is not None:
+            sampling = replace(sampling, max_tokens=max_tokens)
         return await asyncio.get_running_loop().run_in_executor(
             self._worker, _answer, loaded, query, context, sampling
         )
@@ -138,7 +139,7 @@ class ReasoningTraceGenerator:
             opened.policy,
             self._make_engine(opened.policy),
             _describe(self.checkpoint, opened),
-            opened.max_tokens,
+            opened.greedy,
         )
 
 
@@ -214,9 +215,9 @@ def _own_logprobs(
 ) -> Sequence[float]:
     """Log-probability (nats) of each token in the model's own distribution, at temperature 1.
 
-    Engines report the distribution that was sampled from, which differs at other temperatures.
+    Engines report those of the sampling's temperature.
     """
-    logprobs: Sequence[float] = completion.logprobs
+    logprobs: Sequence[float] = completion.full_logprobs
     if sampling.temperature not in (0.0, 1.0):
         tokens = collate(
             [(prompt_ids, completion.token_ids)], policy.pad_id, policy.placement.device

@@ -89,7 +89,7 @@ class Batch(TokenBatch):
     advantages_B_T: Tensor
     """float32; the advantage of each token, discounted per reasoning step."""
     rollout_logprobs_B_T: Tensor
-    """float32, nats: what the rollout engine says it sampled from."""
+    """float32, nats: what the rollout engine says of the whole distribution."""
 
     @property
     def shares_prompts(self) -> bool:
@@ -186,7 +186,7 @@ def make_batch(groups: Sequence[Group], policy: Policy, gamma: float) -> Batch:
         [advantage for group in groups for advantage in group.advantages], dtype=torch.float64
     )
     rollout_logprobs_B_T = _padded(
-        (completion.logprobs for group in groups for completion in group.completions),
+        (completion.full_logprobs for group in groups for completion in group.completions),
         width,
         torch.float32,
     )

@@ -34,6 +34,7 @@ from judicaita.training.config import CARD, RunConfig, TrainingConfig
 from judicaita.training.durable import SUMS, verify, write_json, writing_folder
 from judicaita.training.loading import load_policy_for_inference, merge_adapter
 from judicaita.training.policy import Policy
+from judicaita.training.rollouts.base import SamplingParams
 from judicaita.types import Sample
 
 HELD_OUT = "eval.jsonl"
@@ -205,6 +206,12 @@ class OpenCheckpoint:
         positions = self.policy.max_positions
         recorded = "generation_max_length" in self.card.get("config", {})
         return limit if recorded or positions is None else min(limit, positions // 2)
+
+    @property
+    def greedy(self) -> SamplingParams:
+        """How its likeliest answers are drawn: as long as the run's, ended by the same texts."""
+        stop = tuple(self.setting("stop_strings"))
+        return SamplingParams(self.max_tokens, temperature=0.0, stop_strings=stop)
 
 
 def open_checkpoint(folder: Path, device: str) -> OpenCheckpoint:

@@ -326,6 +326,14 @@ class TrainingConfig(RunConfig):
     """Nucleus sampling. Below 1 the tokens come from a cut distribution while the loss uses the
     whole one, which biases the gradient, and the importance ratios of later updates: keep it at 1
     for training."""
+    top_k: int = Field(0, ge=0)
+    """Tokens are drawn from this many of the likeliest; 0 for all. It biases the gradient as
+    ``top_p`` does."""
+    min_p: float = Field(0.0, ge=0, lt=1)
+    """Tokens less likely than this share of the likeliest are never drawn. It biases, too."""
+    stop_strings: NameList = Field([])
+    """Texts that end a completion, in training and evaluation alike; it keeps them. In a file where
+    one holds a comma or begins with a blank."""
 
     reward: str | None = None
     """``module:function`` or ``file.py:function`` of a reward of yours; None is the composite."""

@@ -266,7 +266,6 @@ def evaluate_checkpoint(
     """
     from judicaita.training.checkpoints import open_checkpoint, require_checkpoint
     from judicaita.training.data_curation import subsample
-    from judicaita.training.rollouts.base import SamplingParams
     from judicaita.training.rollouts.native import NativeEngine
 
     folder = Path(path)
@@ -283,9 +282,13 @@ def evaluate_checkpoint(
     policy = opened.policy
     grader = composite_from_config(opened.card.get("config", {}))
     harness = EvaluationHarness(reward or grader, grader=grader, text_overlap=text_overlap)
-    sampling = SamplingParams(opened.max_tokens, temperature=0.0)
     report = harness.evaluate(
-        policy, NativeEngine(policy), samples, sampling, batch_size=batch_size, progress=progress
+        policy,
+        NativeEngine(policy),
+        samples,
+        opened.greedy,
+        batch_size=batch_size,
+        progress=progress,
     )
     if output_file is not None:
         report.to_json(output_file)

@@ -30,7 +30,13 @@ def sample_groups(
     for start in range(0, len(items), config.batch_size):
         chunk = items[start : start + config.batch_size]
         sampling = SamplingParams(
-            config.generation_max_length, config.temperature, config.top_p, seeds.getrandbits(63)
+            config.generation_max_length,
+            config.temperature,
+            config.top_p,
+            config.top_k,
+            config.min_p,
+            tuple(config.stop_strings),
+            seeds.getrandbits(63),
         )
         completed = engine.generate([ids for _, ids in chunk], config.num_rollouts, sampling)
         for (sample, ids), completions in zip(chunk, completed, strict=True):

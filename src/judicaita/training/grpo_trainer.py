@@ -473,7 +473,11 @@ class GRPOTrainer:
                 self.policy,
                 self.engine,
                 samples,
-                SamplingParams(self.config.generation_max_length, temperature=0.0),
+                SamplingParams(
+                    self.config.generation_max_length,
+                    temperature=0.0,
+                    stop_strings=tuple(self.config.stop_strings),
+                ),
                 progress=progress,
             )
         return dict(report.metrics)

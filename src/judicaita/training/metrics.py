@@ -156,10 +156,11 @@ def write_rollouts(
     """Write every completion of a step to ``folder/step-N.parquet`` and return that path.
 
     Columns: step, sample_id, task, source, license, prompt (text, or JSON of the messages),
-    reference, prompt_tokens, completion, token_ids, logprobs (nats), finish_reason, policy_version,
-    reward, one ``reward.<part>`` each (null: abstained), reward_details (JSON), advantage,
-    step_returns (one a reasoning step; null unless steps earn credit of their own), entered_loss,
-    why. The columns are the same at every step of a run.
+    reference, prompt_tokens, completion, token_ids, logprobs (nats), uncut_logprobs (of the whole
+    distribution; null where nothing was cut from it), finish_reason, policy_version, reward, one
+    ``reward.<part>`` each (null: abstained), reward_details (JSON), advantage, step_returns (one a
+    reasoning step; null unless steps earn credit of their own), entered_loss, why. The columns are
+    the same at every step of a run.
 
     Args:
         folder: The run's rollout folder; made if absent, inside of the run's.
@@ -187,6 +188,7 @@ def write_rollouts(
             ("completion", pa.string()),
             ("token_ids", pa.list_(pa.int32())),
             ("logprobs", pa.list_(pa.float32())),
+            ("uncut_logprobs", pa.list_(pa.float32())),
             ("finish_reason", pa.string()),
             ("policy_version", pa.int64()),
             ("reward", pa.float64()),
@@ -230,6 +232,7 @@ def _rollout_rows(
             "completion": text,
             "token_ids": completion.token_ids,
             "logprobs": completion.logprobs,
+            "uncut_logprobs": completion.uncut_logprobs,
             "finish_reason": completion.finish_reason,
             "policy_version": completion.policy_version,
             "reward": result.score,
