@@ -43,6 +43,7 @@ LAYERS = (
         "training.kernels",
         "training.loading",
         "training.metrics",
+        "training.norms",
         "training.optimization",
         "training.plots",
         "training.policy",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -222,6 +223,34 @@ def test_one_more_token_that_does_not_fit(changed: dict[str, Any], told: str) ->
     kernels.attend_next(*arguments.values())
     with pytest.raises(RuntimeError, match=told):
         kernels.attend_next(*(arguments | changed).values())
+
+
+# ── large pages ──────────────────────────────────────────────────────────────────────────────────
+
+
+def on_large_pages() -> int:
+    """KiB of this process that are."""
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    [line] = [line for line in lines if line.startswith("AnonHugePages")]
+    return int(line.split()[1])
+
+
+def test_weights_stand_on_large_pages() -> None:
+    enabled = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    if not enabled.is_file() or "[never]" in enabled.read_text():
+        pytest.skip("this system has no transparent large pages")
+    if tuple(map(int, platform.release().split(".")[:2])) < (6, 1):
+        pytest.skip("this kernel can't collapse pages on demand")
+    weights = [torch.arange(4_000_000.0), torch.arange(5.0)]  # 15 MiB: seven whole pages at least
+    before, expected = on_large_pages(), [weight.clone() for weight in weights]
+    kernels.use_large_pages(weights)
+    assert on_large_pages() - before >= 6 * 2048
+    assert all(map(torch.equal, weights, expected))
+
+
+def test_large_pages_of_nothing() -> None:
+    kernels.use_large_pages([])
+    kernels.use_large_pages([torch.empty(0), torch.empty(3, device="meta")])
 
 
 # ── how they are built ───────────────────────────────────────────────────────────────────────────

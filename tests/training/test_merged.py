@@ -22,6 +22,7 @@ def adapted(make_policy: MakePolicy, **lora: Any) -> Any:
     """A model whose adapter does something."""
     lora = {"target_modules": ["q_proj", "down_proj"], **lora}
     config = LoraConfig(task_type="CAUSAL_LM", r=4, **lora)
+    torch.manual_seed(0)
     with quietly():
         model = get_peft_model(make_policy("qwen2").model, config).eval()  # with biases
     generator = torch.Generator().manual_seed(0)

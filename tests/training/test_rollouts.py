@@ -119,8 +119,9 @@ def test_logprobs_are_those_of_the_training_pass(
 @pytest.mark.usefixtures("_either")
 def test_long_completions(make_policy: MakePolicy) -> None:
     """Own caches grow, more than once; equal prompts stand side by side; an adapter is merged."""
-    policy = make_policy()
+    policy = make_policy("llama")
     lora = LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=["q_proj", "v_proj", "o_proj"])
+    torch.manual_seed(0)
     with quietly():
         policy.model = get_peft_model(policy.model, lora).eval()  # type: ignore[assignment, arg-type]
     generator = torch.Generator().manual_seed(0)
@@ -353,8 +354,8 @@ def test_frequencies_are_the_exact_odds(
         assert statistic < chi_square_limit(freedom)
         for completion in group[:200]:
             token = completion.token_ids[0]
-            assert completion.logprobs[0] == pytest.approx(math.log(odds[token]), abs=1e-5)
-            assert completion.full_logprobs[0] == pytest.approx(math.log(p[token]), abs=1e-5)
+            assert completion.logprobs[0] == pytest.approx(math.log(odds[token]), abs=2e-5)
+            assert completion.full_logprobs[0] == pytest.approx(math.log(p[token]), abs=2e-5)
 
 
 def test_the_statistic_can_fail(make_policy: MakePolicy) -> None:

@@ -11,9 +11,14 @@
 #include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
 #include <algorithm>
 #include <cmath>
 #include <optional>
+#include <tuple>
 #include <type_traits>
 #include <vector>
 
@@ -143,54 +148,92 @@ void weigh_backward_(
   });
 }
 
+// The sum of a vector's numbers.
+template <typename T>
+inline T add_up(typename Registers<T>::Lanes vector) {
+  using Vec = Vectorized<T>;
+  return at::vec::vec_reduce_all<T>(
+      [](Vec a, Vec b) { return a + b; }, Vec::loadu(reinterpret_cast<const T*>(&vector)));
+}
+
+// The same of each of four vectors.
+template <typename T>
+inline void add_up_four(const typename Registers<T>::Lanes* vectors, T* sums) {
+  for (int i = 0; i < 4; ++i) sums[i] = add_up<T>(vectors[i]);
+}
+
+#ifdef CPU_CAPABILITY_AVX512
+template <>
+inline void add_up_four<float>(const Registers<float>::Lanes* vectors, float* sums) {
+  const __m512 a = (__m512)vectors[0], b = (__m512)vectors[1];
+  const __m512 c = (__m512)vectors[2], d = (__m512)vectors[3];
+  // Within each quarter [a, b, a, b] and [c, d, c, d], then [a, b, c, d]; the quarters at last.
+  const __m512d ab = _mm512_castps_pd(_mm512_unpacklo_ps(a, b) + _mm512_unpackhi_ps(a, b));
+  const __m512d cd = _mm512_castps_pd(_mm512_unpacklo_ps(c, d) + _mm512_unpackhi_ps(c, d));
+  const __m512 quarters = _mm512_castpd_ps(_mm512_unpacklo_pd(ab, cd)) +
+      _mm512_castpd_ps(_mm512_unpackhi_pd(ab, cd));
+  const __m256 halves = _mm512_castps512_ps256(quarters) + _mm512_extractf32x8_ps(quarters, 1);
+  _mm_storeu_ps(sums, _mm256_castps256_ps128(halves) + _mm256_extractf128_ps(halves, 1));
+}
+#endif
+
 // y[r][o] = x[r] · w[o] + bias[o] for `Rows` rows and `Outs` outputs, all of the sums at once in
-// registers: each weight is loaded once.
+// registers: each weight is loaded once. Meanwhile the weights of the next outputs are fetched, from
+// `begun` of them on a `share` of them.
 template <typename T, int Rows, int Outs>
 void multiply_block(
-    const T* x, const T* w, const T* bias, T* y, int64_t inputs, int64_t outputs) {
-  using Lanes = typename Registers<T>::Lanes;
-  constexpr int64_t kLanes = Registers<T>::kLanes;
-  Lanes sums[Rows][Outs] = {};
+    const T* x, const T* w, const T* bias, T* y, int64_t inputs, int64_t outputs, double begun,
+    double share) {
+  using R = Registers<T>;
+  typename R::Lanes sums[Outs * Rows];
+  // One by one: all at once would be done in memory.
+#pragma GCC unroll 24
+  for (int i = 0; i < Outs * Rows; ++i) sums[i] = typename R::Lanes{};
+  const T* next = w + Outs * inputs + static_cast<int64_t>(begun * inputs);
+  const auto pace = static_cast<int64_t>(share * R::kLanes);
   int64_t whole = 0;
-  for (; whole + kLanes <= inputs; whole += kLanes) {
-    Lanes weights[Outs];
+  for (; whole + R::kLanes <= inputs; whole += R::kLanes, next += pace) {
+    typename R::Lanes weights[Outs];
 #pragma GCC unroll 8
     for (int o = 0; o < Outs; ++o) {
-      weights[o] = Registers<T>::load(w + o * inputs + whole);
-      __builtin_prefetch(w + (Outs + o) * inputs + whole);
+      weights[o] = R::load(w + o * inputs + whole);
+      __builtin_prefetch(next + o * inputs);
     }
 #pragma GCC unroll 8
     for (int r = 0; r < Rows; ++r) {
-      const Lanes values = Registers<T>::load(x + r * inputs + whole);
+      const auto values = R::load(x + r * inputs + whole);
 #pragma GCC unroll 8
-      for (int o = 0; o < Outs; ++o) sums[r][o] += values * weights[o];
+      for (int o = 0; o < Outs; ++o) sums[o * Rows + r] += values * weights[o];
     }
   }
-#pragma GCC unroll 8
+  T totals[Outs * Rows];
+  int done = 0;
+  for (; done + 4 <= Outs * Rows; done += 4) add_up_four<T>(sums + done, totals + done);
+  for (; done < Outs * Rows; ++done) totals[done] = add_up<T>(sums[done]);
   for (int r = 0; r < Rows; ++r)
-#pragma GCC unroll 8
     for (int o = 0; o < Outs; ++o) {
-      const Lanes lanes = sums[r][o];
-      T sum = at::vec::vec_reduce_all<T>(
-          [](Vectorized<T> a, Vectorized<T> b) { return a + b; },
-          Vectorized<T>::loadu(reinterpret_cast<const T*>(&lanes)));
-      if (bias) sum += bias[o];
-      for (int64_t i = whole; i < inputs; ++i) sum += x[r * inputs + i] * w[o * inputs + i];
-      y[r * outputs + o] = sum;
+      T total = totals[o * Rows + r] + (bias ? bias[o] : T(0));
+      for (int64_t i = whole; i < inputs; ++i) total += x[r * inputs + i] * w[o * inputs + i];
+      y[r * outputs + o] = total;
     }
 }
 
-template <typename T, int Rows>
-void multiply_rows(
-    const T* x, const T* w, const T* bias, T* y, int64_t inputs, int64_t outputs, int64_t first,
-    int64_t last) {
-  int64_t o = first;
-  for (; o + kOuts <= last; o += kOuts)
-    multiply_block<T, Rows, kOuts>(
-        x, w + o * inputs, bias ? bias + o : nullptr, y + o, inputs, outputs);
-  for (; o < last; ++o)
-    multiply_block<T, Rows, 1>(
-        x, w + o * inputs, bias ? bias + o : nullptr, y + o, inputs, outputs);
+// All `count` rows for `Outs` outputs, whose weights stay in the cache from rows to rows.
+template <typename T, int Outs>
+void multiply_outputs(
+    const T* x, int64_t count, const T* w, const T* bias, T* y, int64_t inputs, int64_t outputs) {
+  int64_t r = 0;
+  const auto multiply = [&](auto height) {
+    constexpr int Rows = decltype(height)::value;
+    for (; r + Rows <= count; r += Rows)
+      multiply_block<T, Rows, Outs>(
+          x + r * inputs, w, bias, y + r * outputs, inputs, outputs,
+          static_cast<double>(r) / count, static_cast<double>(Rows) / count);
+  };
+  multiply(std::integral_constant<int, 8>());
+  multiply(std::integral_constant<int, 4>());
+  multiply(std::integral_constant<int, 2>());
+  multiply(std::integral_constant<int, 1>());
 }
 
 Tensor multiply_few(
@@ -209,20 +252,15 @@ Tensor multiply_few(
     auto* y = found.data_ptr<scalar_t>();
     const int64_t grain = std::max<int64_t>(kOuts, kGrain / inputs);
     at::parallel_for(0, outputs, grain, [&](int64_t begin, int64_t end) {
-      // A few outputs at a time, so that their weights stay in the cache from row to row.
-      const int64_t step = std::max<int64_t>(kOuts, 4096 / inputs / kOuts * kOuts);
-      for (int64_t first = begin; first < end; first += step) {
-        const int64_t last = std::min(end, first + step);
-        int64_t r = 0;
-        const auto multiply = [&](auto function, int64_t height) {
-          for (; r + height <= count; r += height)
-            function(x + r * inputs, w, b, y + r * outputs, inputs, outputs, first, last);
-        };
-        multiply(multiply_rows<scalar_t, 8>, 8);
-        multiply(multiply_rows<scalar_t, 4>, 4);
-        multiply(multiply_rows<scalar_t, 2>, 2);
-        multiply(multiply_rows<scalar_t, 1>, 1);
-      }
+      int64_t o = begin;
+      const auto multiply = [&](auto width) {
+        constexpr int Outs = decltype(width)::value;
+        for (; o + Outs <= end; o += Outs)
+          multiply_outputs<scalar_t, Outs>(
+              x, count, w + o * inputs, b ? b + o : nullptr, y + o, inputs, outputs);
+      };
+      multiply(std::integral_constant<int, kOuts>());
+      multiply(std::integral_constant<int, 1>());
     });
   });
   return found;
@@ -386,6 +424,84 @@ Tensor attend_next(
   return found;
 }
 
+// Call `work(row)` for rows of `width` numbers, some in each thread.
+template <typename Work>
+void for_each(int64_t rows, int64_t width, const Work& work) {
+  at::parallel_for(
+      0, rows, std::max<int64_t>(1, kGrain / width), [&](int64_t begin, int64_t end) {
+        for (int64_t row = begin; row < end; ++row) work(row);
+      });
+}
+
+std::tuple<Tensor, Tensor> rms_norm(
+    const Tensor& x, const Tensor& weight, double eps, double offset) {
+  TORCH_CHECK(x.is_contiguous() && weight.is_contiguous(), "both must be contiguous");
+  const int64_t width = weight.numel(), rows = x.numel() / width;
+  TORCH_CHECK(x.size(-1) == width, "x must have as many columns as the weight");
+  Tensor found = at::empty(x.sizes(), x.options());
+  Tensor inverse = at::empty(x.sizes().slice(0, x.dim() - 1), x.options());
+  AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "rms_norm", [&] {
+    using Vec = Vectorized<scalar_t>;
+    const auto* from = x.const_data_ptr<scalar_t>();
+    const auto* w = weight.const_data_ptr<scalar_t>();
+    auto* to = found.data_ptr<scalar_t>();
+    auto* inverses = inverse.data_ptr<scalar_t>();
+    const Vec added(static_cast<scalar_t>(offset));
+    for_each(rows, width, [&](int64_t row) {
+      const scalar_t* own = from + row * width;
+      const scalar_t squares = at::vec::map_reduce_all<scalar_t>(
+          [](Vec v) { return v * v; }, [](Vec a, Vec b) { return a + b; }, own, width);
+      inverses[row] = 1 / std::sqrt(squares / width + static_cast<scalar_t>(eps));
+      const Vec scale(inverses[row]);
+      at::vec::map2<scalar_t>(
+          [=](Vec v, Vec weights) { return v * scale * (added + weights); }, to + row * width, own,
+          w, width);
+    });
+  });
+  return {found, inverse};
+}
+
+Tensor rms_norm_backward(
+    const Tensor& d_found, const Tensor& x, const Tensor& weight, const Tensor& inverse,
+    double offset) {
+  TORCH_CHECK(d_found.is_contiguous() && d_found.sizes() == x.sizes(), "gradients must fit");
+  const int64_t width = weight.numel(), rows = x.numel() / width;
+  Tensor d_x = at::empty(x.sizes(), x.options());
+  AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "rms_norm_backward", [&] {
+    using Vec = Vectorized<scalar_t>;
+    const auto* from = x.const_data_ptr<scalar_t>();
+    const auto* slopes = d_found.const_data_ptr<scalar_t>();
+    const auto* w = weight.const_data_ptr<scalar_t>();
+    const auto* inverses = inverse.const_data_ptr<scalar_t>();
+    auto* to = d_x.data_ptr<scalar_t>();
+    const Vec added(static_cast<scalar_t>(offset));
+    for_each(rows, width, [&](int64_t row) {
+      const scalar_t *own = from + row * width, *slope = slopes + row * width;
+      // The slope by x / rms, then what of it goes along x.
+      scalar_t* d = to + row * width;
+      at::vec::map2<scalar_t>(
+          [=](Vec v, Vec weights) { return v * (added + weights); }, d, slope, w, width);
+      const scalar_t along = at::vec::map2_reduce_all<scalar_t>(
+          [](Vec a, Vec b) { return a * b; }, [](Vec a, Vec b) { return a + b; }, d, own, width);
+      const Vec scale(inverses[row]);
+      const Vec part(along * inverses[row] * inverses[row] / width);
+      at::vec::map2<scalar_t>(
+          [=](Vec v, Vec values) { return scale * (v - values * part); }, d, d, own, width);
+    });
+  });
+  return d_x;
+}
+
+// Ask for pages of two MiB where these addresses lie; a system that has none goes on as it was.
+void use_large_pages(int64_t first, int64_t last) {
+#ifdef __linux__
+  constexpr int64_t kPage = int64_t{1} << 21;
+  constexpr int kCollapse = 25;  // MADV_COLLAPSE, since Linux 6.1; older headers lack the name
+  const int64_t begin = (first + kPage - 1) / kPage * kPage, end = last / kPage * kPage;
+  if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, kCollapse);
+#endif
+}
+
 }  // namespace
 
 TORCH_LIBRARY(judicaita, library) {
@@ -402,4 +518,11 @@ TORCH_LIBRARY(judicaita, library) {
       "Tensor lengths, Tensor slots, int place, int? window, float scaling, float? softcap) "
       "-> Tensor",
       &attend_next);
+  library.def(
+      "rms_norm(Tensor x, Tensor weight, float eps, float offset) -> (Tensor, Tensor)", &rms_norm);
+  library.def(
+      "rms_norm_backward(Tensor d_found, Tensor x, Tensor weight, Tensor inverse, float offset) "
+      "-> Tensor",
+      &rms_norm_backward);
+  library.def("use_large_pages(int first, int last) -> ()", &use_large_pages);
 }

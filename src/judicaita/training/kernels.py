@@ -11,8 +11,10 @@ import hashlib
 import os
 import subprocess
 import warnings
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from filelock import FileLock
@@ -145,6 +147,65 @@ def attend_next(
         *(place, window, scaling, softcap),
     )
     return seen_R_H_D
+
+
+def rms_norm(x: Tensor, weight_D: Tensor, eps: float, offset: float) -> Tensor:
+    """x / √(mean of x² + eps) · (offset + weight), over the last dimension D; differentiable.
+
+    There in C++ alone, for float32 and float64. What it keeps for the backward pass is x and a
+    number for each row, where the modules keep three tensors of x's size.
+    """
+    found: Tensor
+    if torch.is_grad_enabled():
+        found = _RMSNorm.apply(x, weight_D, eps, offset)  # type: ignore[no-untyped-call]
+    else:  # without the cost of a node, which is that of the operator
+        found, _ = torch.ops.judicaita.rms_norm(x.contiguous(), weight_D, eps, offset)
+    return found
+
+
+class _RMSNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *arguments: Any) -> Tensor:
+        x, weight, eps, offset = arguments
+        x = x.contiguous()
+        found, inverse = torch.ops.judicaita.rms_norm(x, weight, eps, offset)
+        ctx.save_for_backward(x, weight, inverse)
+        ctx.offset = offset
+        result: Tensor = found
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, inverse = ctx.saved_tensors
+        d_found = gradients[0].contiguous()
+        d_x = torch.ops.judicaita.rms_norm_backward(d_found, x, weight, inverse, ctx.offset)
+        d_weight = None
+        if ctx.needs_input_grad[1]:
+            d_weight = (d_found * x * inverse[..., None]).flatten(0, -2).sum(0)
+        return d_x, d_weight, None, None
+
+
+def use_large_pages(tensors: Iterable[Tensor]) -> None:
+    """Put tensors on pages of two MiB where the system has them.
+
+    Generation reads all weights for every token. With pages of four KiB it waits for addresses to
+    be looked up, longest in a virtual machine, which has to look up each one twice.
+    """
+    own = [x for x in tensors if x.device.type == "cpu"]
+    if not own or not is_built():
+        return
+    spans: list[list[int]] = []
+    for first, last in sorted((x.data_ptr(), x.data_ptr() + x.nbytes) for x in own):
+        # What stands closely together shares pages, and is told as one.
+        if spans and first - spans[-1][1] < _LARGE_PAGE:
+            spans[-1][1] = max(spans[-1][1], last)
+        else:
+            spans.append([first, last])
+    for first, last in spans:
+        torch.ops.judicaita.use_large_pages(first, last)
+
+
+_LARGE_PAGE = 1 << 21
 
 
 def _hidden(scores: Tensor, place: int, window: int | None) -> Tensor:

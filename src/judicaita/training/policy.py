@@ -27,6 +27,7 @@ from judicaita.training.algorithms.logprobs import (
 )
 from judicaita.training.compatibility import positions_of
 from judicaita.training.devices import Placement
+from judicaita.training.norms import fused_norms
 from judicaita.training.shared_prefix import ATTENTION, attending, can_share
 from judicaita.types import Message, Prompt
 
@@ -200,7 +201,8 @@ class Policy:
         """Around `logprobs` and the backward pass behind it, in which layers with checkpointed
         activations run once more, and have to attend as they did."""
         is_shared = self.knows_architecture and batch.shares_prompts
-        with self.attending(ATTENTION) if is_shared else contextlib.nullcontext():
+        attention = self.attending(ATTENTION) if is_shared else contextlib.nullcontext()
+        with attention, fused_norms(self.model):
             yield
 
     @property
@@ -279,7 +281,7 @@ class Policy:
         was_training = self.model.training
         self.model.eval()
         try:
-            with torch.no_grad(), self.placement.autocast():
+            with torch.no_grad(), self.placement.autocast(), fused_norms(self.model):
                 yield
         finally:
             self.model.train(was_training)

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from judicaita.training.kernels import multiply_few
 
-FEW = 24
+FEW = 32
 """Rows up to which `multiply_few` is the faster one."""
 
 

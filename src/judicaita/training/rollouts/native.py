@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from judicaita.errors import RolloutError
+from judicaita.training.kernels import use_large_pages
 from judicaita.training.policy import Policy
 from judicaita.training.rollouts.base import SamplingParams
 from judicaita.training.rollouts.decoding import decoder_of
@@ -22,6 +23,7 @@ class NativeEngine:
     def __init__(self, policy: Policy, pulse: Callable[[], None] = lambda: None) -> None:
         """``pulse`` is called before every token of a batch; what it raises ends the batch."""
         self.policy, self.pulse = policy, pulse
+        use_large_pages(policy.model.parameters())
 
     def generate(
         self, prompts: Sequence[tuple[int, ...]], n: int, sampling: SamplingParams

@@ -36,7 +36,9 @@ def sample_tokens(
         whole_R_V = drawn_from_R_V = logits_R_V.log_softmax(dim=-1)
         tokens_R = whole_R_V.argmax(dim=-1)
     else:
-        whole_R_V = (logits_R_V / sampling.temperature).log_softmax(dim=-1)
+        if sampling.temperature != 1:
+            logits_R_V = logits_R_V / sampling.temperature
+        whole_R_V = logits_R_V.log_softmax(dim=-1)
         drawn_from_R_V = cut(whole_R_V, sampling) if sampling.cuts else whole_R_V
         tokens_R = _draw(drawn_from_R_V.exp(), generator)
     logprobs_R, uncut_R = (
