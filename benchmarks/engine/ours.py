@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -45,13 +45,15 @@ Tokens = Sequence[Sequence[int]]
 class Ours:
     """Takes optimizer steps of a shape, with completions that are given."""
 
-    def __init__(self, model: PeftModel, shape: Shape, *, at_once: bool = False) -> None:
+    def __init__(
+        self, model: PeftModel, shape: Shape, *, at_once: bool = False, device: str = "cpu"
+    ) -> None:
         """``at_once`` puts all groups through one training pass, else each goes by itself."""
         self.shape = shape
         one_group = shape.prompt_tokens + shape.group * shape.completion_tokens
         self.config = TrainingConfig(
             base_model="benchmark",
-            device="cpu",
+            device=device,
             batch_size=shape.prompts,
             num_rollouts=shape.group,
             gradient_accumulation_steps=1,
@@ -66,7 +68,7 @@ class Ours:
             max_grad_norm=0.0,
             system_prompt="",
         )
-        self.policy = Policy(model, make_tokenizer(), place("cpu", "auto"))  # type: ignore[arg-type]
+        self.policy = Policy(model, make_tokenizer(), place(device, "auto"))  # type: ignore[arg-type]
         self.engine = native.NativeEngine(self.policy)
         updater = Updater(self.policy, self.config, total_steps=1000)
         supervisor = Supervisor(None, 0, Path(tempfile.gettempdir()) / "stalls.txt", print)
@@ -87,13 +89,18 @@ class Ours:
 
         return keep_and_step
 
-    def step(self, prompts: Sequence[str], tokens: Tokens) -> Step:
-        """One optimizer step, its completions decoded anew and found to be these."""
+    def step(self, prompts: Sequence[str], tokens: Tokens | None = None) -> Step:
+        """One optimizer step, its completions decoded anew and found to be these, if given."""
         self.now = Step()
         with self.now.timed("total"):
-            with self.now.timed("generation"), replayed(tokens):
+            with (
+                self.now.timed("generation"),
+                replayed(tokens) if tokens is not None else nullcontext(),
+            ):
                 groups = self._generate([self.policy.encode(prompt) for prompt in prompts])
-            self.update(self._batches(groups), sum(map(len, tokens)))
+            completions = [each for group in groups for each in group.completions]
+            self.now.tokens = sum(len(each.token_ids) for each in completions)
+            self.update(self._batches(groups), self.now.tokens)
         return self.now
 
     def _generate(self, prompts: Sequence[tuple[int, ...]]) -> list[Group]:

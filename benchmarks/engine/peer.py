@@ -57,7 +57,7 @@ class EndAt(LogitsProcessor):
         self.prompt_tokens, self.cap = prompt_tokens, cap
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        ends = self.last == input_ids.shape[1] - self.prompt_tokens
+        ends = (self.last == input_ids.shape[1] - self.prompt_tokens).to(scores.device)
         others = scores.clone()
         others[:, EOS] = float("-inf")
         others[ends] = float("-inf")
@@ -98,6 +98,8 @@ class Peer:
         steps: int,
         before: Callable[[], None] = lambda: None,
         after: Callable[[], None] = lambda: None,
+        *,
+        cpu: bool = True,
     ) -> None:
         self.shape, self.number = shape, 0
         self.now = Step()
@@ -111,7 +113,7 @@ class Peer:
             train_dataset=Dataset.from_dict({"prompt": self.texts}),
             args=GRPOConfig(
                 output_dir=tempfile.mkdtemp(),
-                use_cpu=True,
+                use_cpu=cpu,
                 report_to="none",
                 save_strategy="no",
                 disable_tqdm=True,

@@ -137,6 +137,8 @@ class Step:
     seconds: dict[str, float] = field(default_factory=dict)
     """``total``, and its parts."""
     gradient: dict[str, torch.Tensor] = field(default_factory=dict)
+    tokens: int = 0
+    """Of its completions."""
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:

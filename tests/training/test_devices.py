@@ -285,7 +285,12 @@ def update(config: TrainingConfig, folder: Path) -> dict[str, Any]:
         torch.randn(tokens.mask_B_T.shape, generator=generator).to(policy.placement.device)
         for _ in range(2)
     )
-    batch = Batch(**vars(tokens), advantages_B_T=advantages_B_T, rollout_logprobs_B_T=sampled_B_T)
+    batch = Batch(
+        **vars(tokens),
+        advantages_B_T=advantages_B_T,
+        rollout_logprobs_B_T=sampled_B_T,
+        drawn_logprobs_B_T=sampled_B_T,
+    )
     mask = tokens.mask_B_T.cpu()
     with torch.no_grad():
         logprobs, entropy = (t.cpu()[mask] for t in policy.logprobs(batch, config.temperature))

@@ -90,6 +90,8 @@ class Batch(TokenBatch):
     """float32; the advantage of each token, discounted per reasoning step."""
     rollout_logprobs_B_T: Tensor
     """float32, nats: what the rollout engine says of the whole distribution."""
+    drawn_logprobs_B_T: Tensor
+    """float32, nats: the same of the distribution that it drew from."""
 
     @property
     def shares_prompts(self) -> bool:
@@ -185,10 +187,13 @@ def make_batch(groups: Sequence[Group], policy: Policy, gamma: float) -> Batch:
     advantages_B = torch.tensor(
         [advantage for group in groups for advantage in group.advantages], dtype=torch.float64
     )
-    rollout_logprobs_B_T = _padded(
-        (completion.full_logprobs for group in groups for completion in group.completions),
-        width,
-        torch.float32,
+    completions = [completion for group in groups for completion in group.completions]
+    rollout_logprobs_B_T, drawn_logprobs_B_T = (
+        _padded(values, width, torch.float32)
+        for values in (
+            (completion.full_logprobs for completion in completions),
+            (completion.logprobs for completion in completions),
+        )
     )
     returns = [own for group in groups for own in group.step_returns or ((),) * len(group.texts)]
     returns_B_T = _padded(
@@ -201,6 +206,7 @@ def make_batch(groups: Sequence[Group], policy: Policy, gamma: float) -> Batch:
         **vars(tokens),
         advantages_B_T=advantages_B_T.float().to(device),
         rollout_logprobs_B_T=rollout_logprobs_B_T.to(device),
+        drawn_logprobs_B_T=drawn_logprobs_B_T.to(device),
     )
 
 

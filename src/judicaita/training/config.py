@@ -25,6 +25,7 @@ from pydantic import (
 )
 
 from judicaita.errors import ConfigError
+from judicaita.training.algorithms.correction import ImportanceCorrection
 from judicaita.training.algorithms.losses import ClippedLoss
 
 CARD = "judicaita.json"
@@ -293,6 +294,8 @@ class TrainingConfig(RunConfig):
     two; less, with ``reference_sync_steps`` 1, is an exponential moving average."""
     loss: ClippedLoss = Field(default_factory=ClippedLoss)
     """The policy loss and its own knobs."""
+    correction: ImportanceCorrection = Field(default_factory=ImportanceCorrection)
+    """What tokens count for that were drawn from another distribution than the policy's."""
 
     sampler: Literal["shuffle", "balance", "difficulty", "unrewarded", "curriculum"] = "shuffle"
     """Which samples come next. All but ``shuffle`` weigh strata, the values of ``task``:
@@ -334,6 +337,15 @@ class TrainingConfig(RunConfig):
     stop_strings: NameList = Field([])
     """Texts that end a completion, in training and evaluation alike; it keeps them. In a file where
     one holds a comma or begins with a blank."""
+
+    rollout_engine: Literal["native", "vllm"] = "native"
+    """What generates: the policy itself, or a vLLM server that takes over the adapter after every
+    update."""
+    rollout_url: str = "http://127.0.0.1:8000/v1"
+    """Of the vLLM server. A key is taken from ``VLLM_API_KEY``; adapters go through the run's
+    folder, which the server has to see."""
+    rollout_timeout: Annotated[float, BeforeValidator(_duration)] = Field(600.0, gt=0)
+    """Seconds that the vLLM server has for one request."""
 
     reward: str | None = None
     """``module:function`` or ``file.py:function`` of a reward of yours; None is the composite."""
@@ -406,6 +418,16 @@ class TrainingConfig(RunConfig):
 
     @model_validator(mode="after")
     def _combinations(self) -> Self:
+        if self.rollout_engine == "vllm" and not self.use_lora:
+            raise ConfigError(
+                "rollout_engine=vllm with use_lora=False: a server takes over adapters alone. Set "
+                "use_lora=True, or rollout_engine=native."
+            )
+        if self.rollout_engine == "vllm" and (self.top_p < 1 or self.top_k or self.min_p):
+            raise ConfigError(
+                "rollout_engine=vllm with top_p, top_k or min_p: a server tells one of the two "
+                "log-probabilities that a cut distribution needs. Leave them out."
+            )
         if self.beta == 0 and self.reference_sync_steps is not None:
             raise ConfigError(
                 f"reference_sync_steps={self.reference_sync_steps} with beta=0: nothing is "

@@ -56,6 +56,7 @@ from judicaita.training.rewards import (
 )
 from judicaita.training.rollouts.base import RolloutEngine, SamplingParams
 from judicaita.training.rollouts.native import NativeEngine
+from judicaita.training.rollouts.vllm import VLLMEngine
 from judicaita.training.run_folder import RunFolder
 from judicaita.training.sampler import ShuffleSampler, make_sampler
 from judicaita.training.state import RunState
@@ -164,8 +165,23 @@ class GRPOTrainer:
             raise
 
     def close(self) -> None:
-        """Let other runs use the folder; `train` does so at its end."""
+        """Let go of what generates, and let other runs use the folder; `train` does so at its
+        end."""
+        if hasattr(self, "engine"):
+            self.engine.close()
         self.folder.unlock()
+
+    def _make_engine(self) -> RolloutEngine:
+        config = self.config
+        if config.rollout_engine == "native":
+            return NativeEngine(self.policy, self.supervisor.pulse)
+        return VLLMEngine(
+            self.policy,
+            config.rollout_url,
+            config.checkpoint_dir / "adapters",
+            timeout=config.rollout_timeout,
+            pulse=self.supervisor.pulse,
+        )
 
     def _load(self, resume_from: Path | None) -> None:
         """The model and everything that is made from it and the data."""
@@ -180,7 +196,7 @@ class GRPOTrainer:
             )
         train_items = self._encode(self.train_samples, "training")
         self.eval_items = self._encode(self.eval_samples, "evaluation")
-        self.engine = NativeEngine(self.policy, self.supervisor.pulse)
+        self.engine = self._make_engine()
         self.sampler = make_sampler(train_items, self.config)
         self.total_steps = min(
             self.sampler.total_batches, self.config.max_steps or self.sampler.total_batches

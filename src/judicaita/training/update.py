@@ -71,7 +71,15 @@ class PolicyUpdate:
                 info = self.updater.step()
                 applied += info.applied
         return {
-            **(found.sums.metrics(token_count, with_kl=self.config.beta > 0) if batches else {}),
+            **(
+                found.sums.metrics(
+                    token_count,
+                    with_kl=self.config.beta > 0,
+                    corrected=self.config.correction.type != "none",
+                )
+                if batches
+                else {}
+            ),
             **_rehearsal_metrics(rehearsed),
             "grad_norm": info.grad_norm,
             "grad_norm_clipped": info.grad_norm_clipped,
@@ -144,7 +152,13 @@ class PolicyUpdate:
         if old_logprobs_B_T is None:
             old_logprobs_B_T = logprobs_B_T.detach()
         output = config.loss(logprobs_B_T, old_logprobs_B_T, batch.advantages_B_T)
-        policy_loss = loss = token_mean(output.per_token_B_T, mask, token_count)
+        per_token_B_T = output.per_token_B_T
+        if config.correction.type != "none":
+            weights_B_T = config.correction(old_logprobs_B_T, batch.drawn_logprobs_B_T, mask)
+            per_token_B_T = per_token_B_T * weights_B_T
+            sums.weights += float(weights_B_T[mask].sum())
+            sums.left_out += int((weights_B_T[mask] == 0).sum())
+        policy_loss = loss = token_mean(per_token_B_T, mask, token_count)
         kl: Tensor | None = None
         if reference_B_T is not None:
             kl = token_mean(k3(logprobs_B_T, reference_B_T), mask, token_count)
@@ -172,10 +186,12 @@ class _Sums:
     loss: float = 0.0
     entropy: float = 0.0
     mismatch: float = 0.0
+    weights: float = 0.0
+    left_out: int = 0
     clipped: int = 0
     tokens: int = 0
 
-    def metrics(self, token_count: int, *, with_kl: bool) -> dict[str, float]:
+    def metrics(self, token_count: int, *, with_kl: bool, corrected: bool) -> dict[str, float]:
         """The first three are means over all ``token_count`` tokens, as the loss is; the others are
         means over the tokens that entered it."""
         return {
@@ -187,6 +203,14 @@ class _Sums:
             "entropy": self.entropy / self.tokens,
             "clip_fraction": self.clipped / self.tokens,
             "rollout_mismatch": self.mismatch / self.tokens,
+            **(self._correction if corrected else {}),
+        }
+
+    @property
+    def _correction(self) -> dict[str, float]:
+        return {
+            "correction_weight": self.weights / self.tokens,
+            "correction_left_out": self.left_out / self.tokens,
         }
 
 
