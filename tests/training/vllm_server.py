@@ -22,8 +22,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 FIELDS = {
     *("model", "prompt", "n", "max_tokens", "temperature", "top_p", "top_k", "min_p", "seed"),
-    *("logprobs", "stop", "stop_token_ids", "include_stop_str_in_output", "skip_special_tokens"),
-    "return_token_ids",
+    *("logprobs", "stop", "stop_token_ids", "include_stop_str_in_output", "return_token_ids"),
 }
 
 
@@ -98,13 +97,17 @@ class Served:
             if token in body["stop_token_ids"]:
                 reason, stop_reason = "stop", token
                 break
-            text = self.tokenizer.decode(own)
+            text = self.tokenizer.decode(own, skip_special_tokens=True)
             if found := [stop for stop in body.get("stop", []) if stop in text]:
                 reason, stop_reason = "stop", found[0]
                 break
         tokens = [f"token_id:{token}" for token in own]
         choice: dict[str, Any] = {
-            **{"index": number, "text": self.tokenizer.decode(own), "finish_reason": reason},
+            **{
+                "index": number,
+                "text": self.tokenizer.decode(own, skip_special_tokens=True),
+                "finish_reason": reason,
+            },
             "stop_reason": stop_reason,
             "logprobs": {
                 **{"tokens": tokens, "token_logprobs": logprobs},

@@ -230,7 +230,6 @@ class VLLMEngine:
                     "min_p": sampling.min_p,
                     "stop_token_ids": sorted(self.policy.eos_ids),
                     "include_stop_str_in_output": True,
-                    "skip_special_tokens": False,
                     "return_token_ids": True,
                 },
             ),
