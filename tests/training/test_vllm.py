@@ -15,10 +15,13 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from judicaita.errors import ConfigError, RolloutError, RunStopped
+from judicaita.training.config import TrainingConfig
+from judicaita.training.grpo_trainer import GRPOTrainer
+from judicaita.training.metrics import read_events, read_rollouts
 from judicaita.training.policy import Policy, quietly
 from judicaita.training.rollouts.base import SamplingParams
 from judicaita.training.rollouts.vllm import VLLMEngine
-from judicaita.types import Completion
+from judicaita.types import Completion, Sample
 
 pytest.importorskip("openai", reason="the client of the extra vllm is not installed")
 
@@ -108,6 +111,46 @@ def test_completions_are_the_adapter_s(
     assert [path.name[-1] for path in (tmp_path / "adapters").iterdir()] == ["5"]
     engine.close()
     assert list((tmp_path / "adapters").iterdir()) == []
+
+
+def share_of_low_bytes(prompt: str, response: str, reference: str) -> float:
+    """Differs between nearly all completions of a random model."""
+    return sum(ord(c) % 7 for c in response) / (6 * max(1, len(response)))
+
+
+def test_a_run(base: Path, serve: Serve, tmp_path: Path) -> None:
+    """Every step is drawn by the adapter as the step before left it."""
+    rows = [Sample(f"Is case {number} decided?", "Yes") for number in range(8)]
+    config = TrainingConfig(
+        base_model=str(base),
+        checkpoint_dir=tmp_path / "run",
+        device="cpu",
+        rollout_engine="vllm",
+        rollout_url=serve()[0],
+        correction={"type": "token_truncate"},  # type: ignore[arg-type]
+        system_prompt="",
+        lora_r=4,
+        lora_target_modules=["q_proj", "v_proj"],
+        lora_dropout=0.0,
+        learning_rate=0.03,
+        generation_max_length=6,
+        batch_size=2,
+        gradient_accumulation_steps=1,
+        num_rollouts=3,
+        max_steps=3,
+    )
+    trainer = GRPOTrainer(config, rows, rows[:1], share_of_low_bytes, show_progress=False)
+    trainer.initialize()
+    trainer.train()
+    events = [e for e in read_events(trainer.folder.events) if e["event"] == "step"]
+    assert [event["updates"] for event in events] == [1, 1, 1]
+    for event in events:
+        assert event["rollout_mismatch"] < 1e-4
+        assert event["correction_weight"] == pytest.approx(1, abs=1e-3)
+        assert event["correction_left_out"] == 0
+    versions = [row["policy_version"] for row in read_rollouts(trainer.folder.rollouts)]
+    assert versions == [0] * 6 + [1] * 6 + [2] * 6
+    assert list((tmp_path / "run" / "adapters").iterdir()) == []
 
 
 def test_how_completions_end(make_policy: MakePolicy, serve: Serve, tmp_path: Path) -> None:
