@@ -145,7 +145,13 @@ def test_recorded_fields_are_all_explained(workplace: Path) -> None:
     from judicaita.training.metrics import read_events
 
     samples = load_dataset_source("diversity", max_samples=4)
-    config = TrainingConfig(base_model="tiny", use_lora=True, beta=0.1, checkpoint_dir="run")
+    config = TrainingConfig(
+        base_model="tiny",
+        use_lora=True,
+        beta=0.1,
+        correction={"type": "token_truncate"},
+        checkpoint_dir="run",
+    )
     trainer = GRPOTrainer(config, samples[:2], samples[2:], show_progress=False)
     trainer.initialize()
     trainer.train()

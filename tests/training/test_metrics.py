@@ -229,6 +229,7 @@ def test_rollouts_come_back_as_written(tmp_path: Path, taught: Group, flat: Grou
         "completion": "Conclusion: Yes",
         "token_ids": [7, 8],
         "logprobs": [-0.5, -1.0],
+        "uncut_logprobs": None,
         "finish_reason": "stop",
         "policy_version": 3,
         "reward": 1.0,
