@@ -66,3 +66,15 @@ def test_lora_takes_sixty_percent_less() -> None:
     assert found["LoRA, bfloat16 (GPU)"] == 2_614_341_888 * 2 + adapter * 16
     for name in ("LoRA, float32 (CPU)", "LoRA, bfloat16 (GPU)"):
         assert found[name] < 0.4 * found["full fine-tuning"]
+
+
+def test_the_script_for_a_gpu_runs_on_a_processor(tmp_path: Path) -> None:
+    results = tmp_path / "gpu.json"
+    script = ROOT / "benchmarks" / "gpu.py"
+    command = [sys.executable, str(script), "--device", "cpu", "--small", "--steps", "1"]
+    command += ["--output", str(results)]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "tokens/s" in run.stdout
+    [row] = json.loads(results.read_text())["rows"]
+    assert row["tokens_per_second_generation"] > row["tokens_per_second"] > 0
+    assert row["tokens_per_second"] * row["seconds"] == pytest.approx(4 * 16, rel=0.2)
