@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from drawing import draw
-from measure import measure
+from measure import measure, precision_beside
 from workload import Shape
 
 RESULTS = Path(__file__).parent.parent / "results"
@@ -104,6 +104,7 @@ def compare(shape: Shape, peer: str, threads: int, allocator: str, count: int) -
     row = {
         **shape.as_fields(),
         "peer": peer,
+        "precision": precision_beside(peer),
         "threads": threads,
         "allocator": allocator,
         **found,
@@ -128,7 +129,7 @@ def compare(shape: Shape, peer: str, threads: int, allocator: str, count: int) -
 def memories(shape: Shape, peer: str, threads: int) -> dict[str, Any]:
     """Peaks of both sides, and what they were before the first step; of the second row also
     with both prompts in one pass of ours, and each in a pass of its own of TRL's."""
-    sides = {"ours": "ours", "peer": peer}
+    sides = {"ours": f"ours_beside_{peer}", "peer": peer}
     if (shape, peer, threads) == ROWS[1][:3]:
         sides |= {"ours_at_once": "ours_at_once", "peer_by_group": f"{peer}_by_group"}
     found = {name: run("memory", shape, side, threads, "plain") for name, side in sides.items()}

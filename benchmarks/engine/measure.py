@@ -18,7 +18,7 @@ def pairs(shape: Shape, peer: str, count: int) -> dict[str, Any]:
     from peer import Peer  # it needs TRL
 
     model = make_model(shape.architecture)
-    ours = Ours(copy.deepcopy(model), shape)
+    ours = Ours(copy.deepcopy(model), shape, precision=precision_beside(peer))
     theirs: list[Step] = []
     own: list[Step] = []
     differences: list[float] = []
@@ -84,11 +84,17 @@ def growth(shape: Shape, count: int) -> dict[str, Any]:
     }
 
 
+def precision_beside(peer: str) -> str:
+    """TRL computes in bf16 by default."""
+    return "bf16" if peer.startswith("trl_default") else "fp32"
+
+
 def memory(shape: Shape, side: str) -> dict[str, Any]:
     """Peak resident memory of a process that takes one step, and before it, MiB."""
     model = make_model(shape.architecture)
     if side.startswith("ours"):
-        ours = Ours(model, shape, at_once=side == "ours_at_once")
+        precision = precision_beside(side.removeprefix("ours_beside_"))
+        ours = Ours(model, shape, at_once=side == "ours_at_once", precision=precision)
         before = _peak_mib()
         ours.step(prompt_texts(shape, 1), tokens_of(shape, 0))
     else:

@@ -46,7 +46,13 @@ class Ours:
     """Takes optimizer steps of a shape, with completions that are given."""
 
     def __init__(
-        self, model: PeftModel, shape: Shape, *, at_once: bool = False, device: str = "cpu"
+        self,
+        model: PeftModel,
+        shape: Shape,
+        *,
+        at_once: bool = False,
+        device: str = "cpu",
+        precision: str = "auto",
     ) -> None:
         """``at_once`` puts all groups through one training pass, else each goes by itself."""
         self.shape = shape
@@ -54,6 +60,7 @@ class Ours:
         self.config = TrainingConfig(
             base_model="benchmark",
             device=device,
+            precision=precision,  # type: ignore[arg-type]
             batch_size=shape.prompts,
             num_rollouts=shape.group,
             gradient_accumulation_steps=1,
@@ -68,7 +75,11 @@ class Ours:
             max_grad_norm=0.0,
             system_prompt="",
         )
-        self.policy = Policy(model, make_tokenizer(), place(device, "auto"))  # type: ignore[arg-type]
+        placement = place(device, precision)
+        for parameter in model.parameters():
+            if not parameter.requires_grad:  # as a base is loaded beside an adapter
+                parameter.data = parameter.data.to(placement.compute)
+        self.policy = Policy(model, make_tokenizer(), placement)  # type: ignore[arg-type]
         self.engine = native.NativeEngine(self.policy)
         updater = Updater(self.policy, self.config, total_steps=1000)
         supervisor = Supervisor(None, 0, Path(tempfile.gettempdir()) / "stalls.txt", print)

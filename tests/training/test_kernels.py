@@ -132,6 +132,23 @@ def test_few_rows(rows: int, inputs: int, outputs: int, dtype: torch.dtype, boun
         torch.testing.assert_close(found.double(), expected, rtol=bound, atol=bound * inputs)
 
 
+@pytest.mark.usefixtures("_either")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("rows", [1, 8, 13])
+def test_few_rows_by_weights_of_16_bits(rows: int, dtype: torch.dtype) -> None:
+    """Widened, not rounded again: sums are those of the same numbers in 32 bits."""
+    generator = torch.Generator().manual_seed(rows)
+    x, weight, bias = (
+        torch.randn(shape, generator=generator).bfloat16()
+        for shape in ((rows, 97), (11, 97), (11,))
+    )
+    expected = x.double() @ weight.double().T + bias.double()
+    found = kernels.multiply_few(x.to(dtype), weight, bias)
+    assert found.dtype == dtype
+    rounding = 2e-6 if dtype == torch.float32 else 2**-8
+    torch.testing.assert_close(found.double(), expected, rtol=rounding, atol=1e-4)
+
+
 def test_few_rows_of_another_type_are_refused() -> None:
     with pytest.raises(RuntimeError, match="Double"):
         kernels.multiply_few(torch.ones(2, 3), torch.ones(4, 3, dtype=torch.float64), None)

@@ -96,8 +96,26 @@ def test_more_than_two_matrices_stay_as_they_are(make_policy: MakePolicy, lora: 
         torch.testing.assert_close(logits(model, 8), expected, rtol=0, atol=1e-5)
 
 
-def test_half_precision_stays_as_it_is(make_policy: MakePolicy) -> None:
-    assert not replaced(adapted(make_policy).bfloat16())
+def test_float16_stays_as_it_is(make_policy: MakePolicy) -> None:
+    assert not replaced(adapted(make_policy).half())
+
+
+def test_weights_of_16_bits_are_merged_in_32(make_policy: MakePolicy) -> None:
+    """Few rows round as little as the layers do by themselves."""
+    model = adapted(make_policy)
+    for name, parameter in model.named_parameters():
+        parameter.data = parameter.data.bfloat16().float()
+        if "lora_" not in name:
+            parameter.data = parameter.data.bfloat16()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        plain = logits(model, 8)
+        with merged(model):
+            found, many = logits(model, 8), logits(model, FEW + 6)
+        assert torch.equal(many, logits(model, FEW + 6)), "many rows go through the layers"
+    exact = logits(model.double(), 8)
+    assert float((plain - exact).norm() / exact.norm()) < 0.02
+    assert float((found - exact).norm() / exact.norm()) < 0.02
+    assert float((plain - found).norm()) > 0
 
 
 def test_an_adapter_that_is_off_stays_off(make_policy: MakePolicy) -> None:

@@ -81,6 +81,17 @@ def test_the_same_as_the_modules(make_model: MakeModel, architecture: str) -> No
         assert "forward" not in vars(module)
 
 
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_16_bits_are_normalised_in_32(make_model: MakeModel, architecture: str) -> None:
+    for module in norms(make_model(architecture).bfloat16()).values():
+        x = drawn(3, len(module.weight)).bfloat16()  # type: ignore[arg-type]
+        expected = module(x)
+        with fused_norms(module):
+            found = module(x)
+        assert found.dtype == torch.bfloat16
+        torch.testing.assert_close(found, expected, rtol=2**-7, atol=0)
+
+
 def test_a_pass_within_a_pass_then_an_error(make_model: MakeModel) -> None:
     model = make_model()
     [first, *_] = norms(model).values()
@@ -98,7 +109,7 @@ def test_what_stays_with_the_modules(
     make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Other types run the module's own code; without a compiler all do."""
-    for dtype in (torch.bfloat16, torch.float64):
+    for dtype in (torch.float16, torch.float64):
         [module, *_] = norms(make_model().to(dtype)).values()
         x = drawn(2, len(module.weight)).to(dtype)  # type: ignore[arg-type]
         expected = module(x)

@@ -116,18 +116,23 @@ def test_logprobs_are_those_of_the_training_pass(
     assert largest_difference(groups, training_pass(policy, groups, temperature)) <= 1e-5
 
 
-@pytest.mark.usefixtures("_either")
-def test_long_completions(make_policy: MakePolicy) -> None:
-    """Own caches grow, more than once; equal prompts stand side by side; an adapter is merged."""
-    policy = make_policy("llama")
-    lora = LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=["q_proj", "v_proj", "o_proj"])
+def add_adapter(policy: Policy) -> None:
+    """One that does something."""
     torch.manual_seed(0)
+    lora = LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=["q_proj", "v_proj", "o_proj"])
     with quietly():
         policy.model = get_peft_model(policy.model, lora).eval()  # type: ignore[assignment, arg-type]
     generator = torch.Generator().manual_seed(0)
     for name, parameter in policy.model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.1, generator=generator)
+
+
+@pytest.mark.usefixtures("_either")
+def test_long_completions(make_policy: MakePolicy) -> None:
+    """Own caches grow, more than once; equal prompts stand side by side; an adapter is merged."""
+    policy = make_policy("llama")
+    add_adapter(policy)
     set_eos(policy, range(7, 9))
     prompts = (PROMPTS[1], PROMPTS[1], PROMPTS[0])
     groups = NativeEngine(policy).generate(prompts, 4, SamplingParams(150, seed=3))
@@ -138,6 +143,26 @@ def test_long_completions(make_policy: MakePolicy) -> None:
     assert largest_difference(groups, expected) <= 1e-5
 
 
+@pytest.mark.usefixtures("_either")
+@pytest.mark.parametrize("architecture", ["gemma2", "llama", "qwen2"])
+def test_16_bits(make_policy: MakePolicy, architecture: str) -> None:
+    """As a run with ``precision=bf16`` has it: a base of 16 bits, an adapter of 32."""
+    policy = make_policy(architecture)
+    policy.placement = place("cpu", "bf16")
+    policy.model.bfloat16()
+    add_adapter(policy)
+    sampling = SamplingParams(40, seed=3)
+    groups = NativeEngine(policy).generate(PROMPTS, 4, sampling)
+    found = torch.cat([torch.tensor(c.logprobs) for _, c in flatten(groups)])
+    difference = (found - torch.cat(training_pass(policy, groups))).abs()
+    assert float(difference.mean()) < 0.03
+    # Against all numbers in 64 bits, the tokens given.
+    policy.model.double()
+    policy.placement = place("cpu", "fp32")
+    exact = torch.cat(training_pass(policy, groups))
+    assert float((found - exact).abs().mean()) < 0.03
+
+
 def test_which_decoder(make_policy: MakePolicy, monkeypatch: pytest.MonkeyPatch) -> None:
     def chosen(policy: Policy) -> type:
         return type(decoding.decoder_of(policy, PROMPTS, 2))
@@ -146,6 +171,8 @@ def test_which_decoder(make_policy: MakePolicy, monkeypatch: pytest.MonkeyPatch)
     assert chosen(make_policy("gpt2")) is decoding.CachedDecoder
     mixed = make_policy("llama")
     mixed.placement = place("cpu", "bf16")
+    assert chosen(mixed) is decoding.SharedDecoder
+    mixed.placement = place("cpu", "fp16")
     assert chosen(mixed) is decoding.CachedDecoder
     monkeypatch.setattr(decoding, "is_built", lambda: False)
     assert chosen(make_policy("llama")) is decoding.CachedDecoder

@@ -177,26 +177,46 @@ inline void add_up_four<float>(const Registers<float>::Lanes* vectors, float* su
 }
 #endif
 
+// Weights as numbers to multiply by; those of 16 bits are widened, which is exact.
+template <typename T>
+inline typename Registers<T>::Lanes load_weights(const T* from) {
+  return Registers<T>::load(from);
+}
+
+inline Registers<float>::Lanes load_weights(const at::BFloat16* from) {
+#if defined(CPU_CAPABILITY_AVX512)
+  const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+  return (Registers<float>::Lanes)_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16);
+#elif defined(CPU_CAPABILITY_AVX2)
+  const __m128i halves = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
+  return (Registers<float>::Lanes)_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16);
+#else
+  Registers<float>::Lanes wide;
+  for (int64_t i = 0; i < Registers<float>::kLanes; ++i) wide[i] = from[i];
+  return wide;
+#endif
+}
+
 // y[r][o] = x[r] · w[o] + bias[o] for `Rows` rows and `Outs` outputs, all of the sums at once in
 // registers: each weight is loaded once. Meanwhile the weights of the next outputs are fetched, from
 // `begun` of them on a `share` of them.
-template <typename T, int Rows, int Outs>
+template <typename T, typename W, int Rows, int Outs>
 void multiply_block(
-    const T* x, const T* w, const T* bias, T* y, int64_t inputs, int64_t outputs, double begun,
+    const T* x, const W* w, const W* bias, T* y, int64_t inputs, int64_t outputs, double begun,
     double share) {
   using R = Registers<T>;
   typename R::Lanes sums[Outs * Rows];
   // One by one: all at once would be done in memory.
 #pragma GCC unroll 24
   for (int i = 0; i < Outs * Rows; ++i) sums[i] = typename R::Lanes{};
-  const T* next = w + Outs * inputs + static_cast<int64_t>(begun * inputs);
+  const W* next = w + Outs * inputs + static_cast<int64_t>(begun * inputs);
   const auto pace = static_cast<int64_t>(share * R::kLanes);
   int64_t whole = 0;
   for (; whole + R::kLanes <= inputs; whole += R::kLanes, next += pace) {
     typename R::Lanes weights[Outs];
 #pragma GCC unroll 8
     for (int o = 0; o < Outs; ++o) {
-      weights[o] = R::load(w + o * inputs + whole);
+      weights[o] = load_weights(w + o * inputs + whole);
       __builtin_prefetch(next + o * inputs);
     }
 #pragma GCC unroll 8
@@ -212,21 +232,22 @@ void multiply_block(
   for (; done < Outs * Rows; ++done) totals[done] = add_up<T>(sums[done]);
   for (int r = 0; r < Rows; ++r)
     for (int o = 0; o < Outs; ++o) {
-      T total = totals[o * Rows + r] + (bias ? bias[o] : T(0));
-      for (int64_t i = whole; i < inputs; ++i) total += x[r * inputs + i] * w[o * inputs + i];
+      T total = totals[o * Rows + r] + (bias ? static_cast<T>(bias[o]) : T(0));
+      for (int64_t i = whole; i < inputs; ++i)
+        total += x[r * inputs + i] * static_cast<T>(w[o * inputs + i]);
       y[r * outputs + o] = total;
     }
 }
 
 // All `count` rows for `Outs` outputs, whose weights stay in the cache from rows to rows.
-template <typename T, int Outs>
+template <typename T, typename W, int Outs>
 void multiply_outputs(
-    const T* x, int64_t count, const T* w, const T* bias, T* y, int64_t inputs, int64_t outputs) {
+    const T* x, int64_t count, const W* w, const W* bias, T* y, int64_t inputs, int64_t outputs) {
   int64_t r = 0;
   const auto multiply = [&](auto height) {
     constexpr int Rows = decltype(height)::value;
     for (; r + Rows <= count; r += Rows)
-      multiply_block<T, Rows, Outs>(
+      multiply_block<T, W, Rows, Outs>(
           x + r * inputs, w, bias, y + r * outputs, inputs, outputs,
           static_cast<double>(r) / count, static_cast<double>(Rows) / count);
   };
@@ -234,6 +255,23 @@ void multiply_outputs(
   multiply(std::integral_constant<int, 4>());
   multiply(std::integral_constant<int, 2>());
   multiply(std::integral_constant<int, 1>());
+}
+
+template <typename T, typename W>
+void multiply_all(
+    const T* x, int64_t count, const W* w, const W* bias, T* y, int64_t inputs, int64_t outputs) {
+  const int64_t grain = std::max<int64_t>(kOuts, kGrain / inputs);
+  at::parallel_for(0, outputs, grain, [&](int64_t begin, int64_t end) {
+    int64_t o = begin;
+    const auto multiply = [&](auto width) {
+      constexpr int Outs = decltype(width)::value;
+      for (; o + Outs <= end; o += Outs)
+        multiply_outputs<T, W, Outs>(
+            x, count, w + o * inputs, bias ? bias + o : nullptr, y + o, inputs, outputs);
+    };
+    multiply(std::integral_constant<int, kOuts>());
+    multiply(std::integral_constant<int, 1>());
+  });
 }
 
 Tensor multiply_few(
@@ -245,24 +283,18 @@ Tensor multiply_few(
   auto sizes = rows.sizes().vec();
   sizes.back() = outputs;
   Tensor found = at::empty(sizes, rows.options());
-  AT_DISPATCH_FLOATING_TYPES(rows.scalar_type(), "multiply_few", [&] {
-    const auto* x = rows.const_data_ptr<scalar_t>();
-    const auto* w = weight.const_data_ptr<scalar_t>();
-    const auto* b = bias ? bias->const_data_ptr<scalar_t>() : nullptr;
-    auto* y = found.data_ptr<scalar_t>();
-    const int64_t grain = std::max<int64_t>(kOuts, kGrain / inputs);
-    at::parallel_for(0, outputs, grain, [&](int64_t begin, int64_t end) {
-      int64_t o = begin;
-      const auto multiply = [&](auto width) {
-        constexpr int Outs = decltype(width)::value;
-        for (; o + Outs <= end; o += Outs)
-          multiply_outputs<scalar_t, Outs>(
-              x, count, w + o * inputs, b ? b + o : nullptr, y + o, inputs, outputs);
-      };
-      multiply(std::integral_constant<int, kOuts>());
-      multiply(std::integral_constant<int, 1>());
-    });
-  });
+  const auto multiply = [&](auto number, auto weight_number) {
+    using T = decltype(number);
+    using W = decltype(weight_number);
+    multiply_all<T, W>(
+        rows.const_data_ptr<T>(), count, weight.const_data_ptr<W>(),
+        bias ? bias->const_data_ptr<W>() : nullptr, found.data_ptr<T>(), inputs, outputs);
+  };
+  if (weight.scalar_type() == at::kBFloat16)
+    multiply(float(), at::BFloat16());
+  else
+    AT_DISPATCH_FLOATING_TYPES(
+        rows.scalar_type(), "multiply_few", [&] { multiply(scalar_t(), scalar_t()); });
   return found;
 }
 

@@ -90,16 +90,23 @@ def multiply_few(rows: Tensor, weight_O_I: Tensor, bias_O: Tensor | None) -> Ten
 
     Args:
         rows: [..., I].
-        weight_O_I: Contiguous, of the rows' type.
-        bias_O: Added where there is one.
+        weight_O_I: Contiguous, of the rows' type, or one of them of 16 bits and the other of 32.
+        bias_O: Added where there is one; of the weights' type.
 
     Returns:
-        [..., O].
+        [..., O], of the rows' type; products and sums have 32 bits at least.
     """
+    wide = at_least_float32(rows)
     if _is_native(rows):
-        found: Tensor = torch.ops.judicaita.multiply_few(rows.contiguous(), weight_O_I, bias_O)
-        return found
-    return functional.linear(rows, weight_O_I, bias_O)
+        found: Tensor = torch.ops.judicaita.multiply_few(wide.contiguous(), weight_O_I, bias_O)
+        return found.to(rows.dtype)
+    bias_O = None if bias_O is None else bias_O.to(wide.dtype)
+    return functional.linear(wide, weight_O_I.to(wide.dtype), bias_O).to(rows.dtype)
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """The same numbers, in 32 bits where they have fewer."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def attend_next(

@@ -16,7 +16,7 @@ from transformers import DynamicCache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from judicaita.training import shared_prefix
-from judicaita.training.kernels import attend_next, is_built
+from judicaita.training.kernels import at_least_float32, attend_next, is_built
 from judicaita.training.policy import Policy
 from judicaita.training.shared_prefix import pack
 
@@ -49,7 +49,8 @@ class Decoder(Protocol):
 def decoder_of(policy: Policy, prompts: Sequence[tuple[int, ...]], n: int) -> Decoder:
     """The fastest one for the policy's model and device."""
     placement = policy.placement
-    shares = policy.knows_architecture and placement.device.type == "cpu" and not placement.mixed
+    known = policy.knows_architecture and placement.compute != torch.float16
+    shares = known and placement.device.type == "cpu"
     return (SharedDecoder if shares and is_built() else CachedDecoder)(policy, prompts, n)
 
 
@@ -140,7 +141,7 @@ class SharedDecoder:
         """Prompts behind each other, as in a training pass."""
         hidden_1_S_D = self._hidden(self.packed.input_ids_1_S, self.packed.position_ids_1_S)
         logits_B_V = self.policy.head(hidden_1_S_D[0, self.packed.sources_N])
-        return logits_B_V.repeat_interleave(self.n, 0)
+        return at_least_float32(logits_B_V).repeat_interleave(self.n, 0)
 
     def keep(self, rows: Sequence[int]) -> bool:
         """Always."""
@@ -155,7 +156,7 @@ class SharedDecoder:
         positions_R = self.lengths_R + self.generated
         hidden_R_1_D = self._hidden(tokens_R[:, None], positions_R[:, None])
         self.generated += 1
-        return self.policy.head(hidden_R_1_D[:, 0])
+        return at_least_float32(self.policy.head(hidden_R_1_D[:, 0]))
 
     def _hidden(self, ids: Tensor, positions: Tensor) -> Tensor:
         with self.policy.attending(ATTENTION):
@@ -163,7 +164,8 @@ class SharedDecoder:
 
     def remember(self, layer: int, key_1_K_S_D: Tensor, value_1_K_S_D: Tensor) -> None:
         """The prompts' keys and values."""
-        self.prompts[layer] = key_1_K_S_D[0].mT.contiguous(), value_1_K_S_D[0].contiguous()
+        key_K_S_D, value_K_S_D = map(at_least_float32, (key_1_K_S_D[0], value_1_K_S_D[0]))
+        self.prompts[layer] = key_K_S_D.mT.contiguous(), value_K_S_D.contiguous()
 
     def caches(self, layer: int) -> tuple[Tensor, Tensor]:
         """Of the rows' own keys and values, with room for one more token."""
@@ -210,10 +212,13 @@ def attend(
             softcap=softcap,
             sliding_window=sliding_window,
         )
+    query_R_H_D, key_R_K_D, value_R_K_D = (
+        at_least_float32(x[:, :, 0]).contiguous() for x in (query, key, value)
+    )
     seen_R_H_D = attend_next(
-        query[:, :, 0].contiguous(),
-        key[:, :, 0].contiguous(),
-        value[:, :, 0].contiguous(),
+        query_R_H_D,
+        key_R_K_D,
+        value_R_K_D,
         *decoder.prompts[layer],
         *decoder.caches(layer),
         decoder.starts_R,
@@ -224,7 +229,7 @@ def attend(
         scaling,
         softcap,
     )
-    return seen_R_H_D[:, None], None
+    return seen_R_H_D[:, None].to(value.dtype), None
 
 
 ALL_ATTENTION_FUNCTIONS.register(ATTENTION, attend)

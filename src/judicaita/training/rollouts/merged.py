@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from judicaita.training.kernels import multiply_few
+from judicaita.training.kernels import at_least_float32, is_built, multiply_few
 
 FEW = 32
 """Rows up to which `multiply_few` is the faster one."""
@@ -22,14 +22,15 @@ def merged(model: nn.Module) -> Iterator[None]:
     """Within it LoRA's matrices are part of the weights: of copies that the context alone holds.
 
     In place, what merging adds and what taking it back subtracts are each rounded, and the weights
-    drift. Adapters that are more than a product of two matrices, and weights of half precision, in
-    which the sum would be rounded to what the training pass never sees, stay as they are.
+    drift. Copies have 32 bits at least, so that nothing is rounded that the training pass sees; of
+    weights of 16 bits they serve few rows, and many go through the layer as it is. Adapters that
+    are more than a product of two matrices stay as they are.
     """
     replaced = []
     try:
         for module, weight_O_I, bias_O in list(_linears(model)):
             # An attribute of the instance goes before the class's method.
-            module.forward = partial(_multiply, weight_O_I, bias_O)
+            module.forward = partial(_multiply, module, weight_O_I, bias_O)
             replaced.append(module)
         yield
     finally:
@@ -37,10 +38,13 @@ def merged(model: nn.Module) -> Iterator[None]:
             del module.forward
 
 
-def _multiply(weight_O_I: Tensor, bias_O: Tensor | None, x: Tensor) -> Tensor:
+def _multiply(module: nn.Module, weight_O_I: Tensor, bias_O: Tensor | None, x: Tensor) -> Tensor:
     if x.numel() <= FEW * x.shape[-1]:
         return multiply_few(x, weight_O_I, bias_O)
-    return functional.linear(x, weight_O_I, bias_O)
+    if x.dtype == weight_O_I.dtype == torch.float32 or x.dtype == torch.float64:
+        return functional.linear(x, weight_O_I, bias_O)
+    found: Tensor = type(module).forward(module, x)
+    return found
 
 
 def _linears(model: nn.Module) -> Iterator[tuple[nn.Module, Tensor, Tensor | None]]:
@@ -50,8 +54,9 @@ def _linears(model: nn.Module) -> Iterator[tuple[nn.Module, Tensor, Tensor | Non
         if hasattr(module, "lora_A"):
             parts.update(module.modules())
             if (weight_O_I := _merged_weight(module)) is not None:
-                yield module, weight_O_I, cast("Any", module.base_layer).bias
-        elif type(module) is nn.Linear and module not in parts and _is_exact(module):
+                bias_O: Tensor | None = cast("Any", module.base_layer).bias
+                yield module, weight_O_I, None if bias_O is None else at_least_float32(bias_O)
+        elif type(module) is nn.Linear and module not in parts and _is_known(module):
             yield module, module.weight, module.bias
 
 
@@ -62,7 +67,7 @@ def _merged_weight(module: nn.Module) -> Tensor | None:
     if (
         type(module) is not Linear
         or type(module.base_layer) is not nn.Linear
-        or not _is_exact(module.base_layer)
+        or not _is_known(module.base_layer)
         or module.disable_adapters
         or module.merged
         or module.lora_variant
@@ -70,9 +75,13 @@ def _merged_weight(module: nn.Module) -> Tensor | None:
     ):
         return None
     adapters = [name for name in module.active_adapters if name in module.lora_A]
-    return sum((module.get_delta_weight(name) for name in adapters), module.base_layer.weight)
+    weight_O_I = at_least_float32(module.base_layer.weight)
+    return sum((module.get_delta_weight(name) for name in adapters), weight_O_I)
 
 
-def _is_exact(linear: nn.Linear) -> bool:
-    weight = linear.weight
-    return weight.dtype in (torch.float32, torch.float64) and weight.is_contiguous()
+def _is_known(linear: nn.Linear) -> bool:
+    """Weights that products can be made of: of 16 bits, `multiply_few` has to widen them."""
+    types = [torch.float32, torch.float64]
+    if linear.weight.device.type == "cpu" and is_built():
+        types.append(torch.bfloat16)
+    return linear.weight.dtype in types and linear.weight.is_contiguous()
