@@ -218,7 +218,7 @@ def test_no_server(
     make_policy: MakePolicy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("judicaita.training.rollouts.vllm._RETRIES", 0)
-    with pytest.raises(RolloutError, match="can't be reached to find it"):
+    with pytest.raises(RolloutError, match="can't be reached to list its models"):
         VLLMEngine(adapted(make_policy), "http://127.0.0.1:9/v1", tmp_path / "adapters")
 
 

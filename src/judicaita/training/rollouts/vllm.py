@@ -87,7 +87,7 @@ class VLLMEngine:
         self._run = f"judicaita-{uuid.uuid4().hex[:8]}"
         self._adapter: str | None = None
         self._version = -1
-        served = self._ask("find it", lambda: self._client.models.list().data)
+        served = self._ask("list its models", lambda: self._client.models.list().data)
         bases = [model.id for model in served if not getattr(model, "parent", None)]
         if not bases:
             raise RolloutError(f"the server at {url} serves no model. Start it with one.")
@@ -274,8 +274,8 @@ class VLLMEngine:
             ) from error
         except openai.APIConnectionError as error:
             raise RolloutError(
-                f"the vLLM server at {self.url} can't be reached to {what}. Start it again and "
-                "resume the run; what it learned is in its last checkpoint."
+                f"the vLLM server at {self.url} can't be reached to {what}. Start it, or set "
+                "rollout_url; a run that had begun goes on by resume=auto."
             ) from error
         except openai.APIStatusError as error:
             raise RolloutError(
