@@ -38,6 +38,7 @@ LAYERS = (
         "training.credit",
         "training.devices",
         "training.durable",
+        "training.forwards",
         "training.fused_attention",
         "training.groups",
         "training.kernels",

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from judicaita.training import kernels
+from judicaita.training.forwards import replaced_forwards
 
 _OFFSETS = {
     **dict.fromkeys(("Gemma2RMSNorm", "Gemma3RMSNorm"), 1.0),
@@ -22,20 +23,13 @@ _OFFSETS = {
 def fused_norms(model: nn.Module) -> Iterator[None]:
     """Within it `kernels.rms_norm` takes float32 and bfloat16 on a processor, in 32 bits as the
     modules do; all else is as ever."""
-    replaced = []
-    try:
-        if kernels.is_built():
-            for module in model.modules():
-                offset = _OFFSETS.get(type(module).__name__)
-                # A pass within a pass leaves what the outer one replaced.
-                if offset is not None and "forward" not in vars(module):
-                    # An attribute of the instance goes before the class's method.
-                    module.forward = partial(_normalise, module, offset)
-                    replaced.append(module)
+    found = ((module, _OFFSETS.get(type(module).__name__)) for module in model.modules())
+    with replaced_forwards(
+        (module, partial(_normalise, module, offset))
+        for module, offset in found
+        if offset is not None and kernels.is_built()
+    ):
         yield
-    finally:
-        for module in replaced:
-            del module.forward
 
 
 def _normalise(module: nn.Module, offset: float, x: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from judicaita.training.forwards import replaced_forwards
 from judicaita.training.kernels import at_least_float32, is_built, multiply_few
 
 FEW = 32
@@ -26,16 +27,11 @@ def merged(model: nn.Module) -> Iterator[None]:
     weights of 16 bits they serve few rows, and many go through the layer as it is. Adapters that
     are more than a product of two matrices stay as they are.
     """
-    replaced = []
-    try:
-        for module, weight_O_I, bias_O in list(_linears(model)):
-            # An attribute of the instance goes before the class's method.
-            module.forward = partial(_multiply, module, weight_O_I, bias_O)
-            replaced.append(module)
+    with replaced_forwards(
+        (module, partial(_multiply, module, weight_O_I, bias_O))
+        for module, weight_O_I, bias_O in _linears(model)
+    ):
         yield
-    finally:
-        for module in replaced:
-            del module.forward
 
 
 def _multiply(module: nn.Module, weight_O_I: Tensor, bias_O: Tensor | None, x: Tensor) -> Tensor:
