@@ -163,6 +163,30 @@ def make_policy(
 
 
 @pytest.fixture(scope="session")
+def with_adapter() -> Callable[..., Policy]:
+    """Puts LoRA on queries, values and outputs, its B no longer 0; a first layer's keys then have
+    no gradient."""
+    import warnings
+
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    def add(policy: Policy, dropout: float = 0.0) -> Policy:
+        lora = LoraConfig(r=4, lora_dropout=dropout, target_modules=["q_proj", "v_proj", "o_proj"])
+        torch.manual_seed(0)
+        with warnings.catch_warnings():
+            # Of transformers, about a property that peft still asks for.
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+            policy.model = get_peft_model(policy.model, lora)  # type: ignore[assignment, arg-type]
+        for name, parameter in policy.trainable():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter, std=0.2)
+        return policy
+
+    return add
+
+
+@pytest.fixture(scope="session")
 def upcasts() -> Callable[[str], AbstractContextManager[Any]]:
     """What becomes of the upcasts to float32 inside the stock modules while a float64 model runs.
 

@@ -48,6 +48,7 @@ LAYERS = (
         "training.optimization",
         "training.plots",
         "training.policy",
+        "training.prefill",
         "training.records",
         "training.reference_policy",
         "training.resume",

@@ -32,6 +32,7 @@ from judicaita.training.credit import weigh_group
 from judicaita.training.devices import place
 from judicaita.training.optimization import Updater
 from judicaita.training.policy import Policy
+from judicaita.training.prefill import KeptPrefill
 from judicaita.training.rollouts import native
 from judicaita.training.rollouts.base import SamplingParams
 from judicaita.training.supervision import Supervisor
@@ -80,18 +81,31 @@ class Ours:
             if not parameter.requires_grad:  # as a base is loaded beside an adapter
                 parameter.data = parameter.data.to(placement.compute)
         self.policy = Policy(model, make_tokenizer(), placement)  # type: ignore[arg-type]
-        self.engine = native.NativeEngine(self.policy)
+        self.kept = KeptPrefill(self.policy, self.config)
+        self.engine = native.NativeEngine(self.policy, kept=self.kept)
         updater = Updater(self.policy, self.config, total_steps=1000)
         supervisor = Supervisor(None, 0, Path(tempfile.gettempdir()) / "stalls.txt", print)
         self.update = PolicyUpdate(
-            self.policy, updater, self.config, None, self.policy.reference, supervisor
+            self.policy, updater, self.config, None, self.policy.reference, self.kept, supervisor
         )
         self.now = Step()
+        # What is forwarded for both counts where a training pass would have to do it by itself.
+        self.kept.forward = timed_call(lambda: self.now, "kept forward", self.kept.forward)  # type: ignore[method-assign]
+        self.kept.take = self._timing_its_backward(self.kept.take)  # type: ignore[method-assign]
         self.policy.logprobs = timed_call(lambda: self.now, "forward", self.policy.logprobs)  # type: ignore[method-assign]
         updater.backward = timed_call(lambda: self.now, "backward", updater.backward)  # type: ignore[method-assign]
         updater.step = self._keeping_gradient(
             timed_call(lambda: self.now, "optimizer", updater.step)
         )  # type: ignore[method-assign]
+
+    def _timing_its_backward(self, take: Callable[..., Any]) -> Callable[..., Any]:
+        def take_and_time(batches: Any) -> Any:
+            taken = take(batches)
+            if taken is not None:
+                taken.backward = timed_call(lambda: self.now, "backward", taken.backward)
+            return taken
+
+        return take_and_time
 
     def _keeping_gradient(self, step: Callable[[], Any]) -> Callable[[], Any]:
         def keep_and_step() -> Any:
@@ -107,11 +121,13 @@ class Ours:
             with (
                 self.now.timed("generation"),
                 replayed(tokens) if tokens is not None else nullcontext(),
+                self.kept.for_update(),
             ):
                 groups = self._generate([self.policy.encode(prompt) for prompt in prompts])
             completions = [each for group in groups for each in group.completions]
             self.now.tokens = sum(len(each.token_ids) for each in completions)
             self.update(self._batches(groups), self.now.tokens)
+        self.now.move("kept forward", "generation", "forward")
         return self.now
 
     def _generate(self, prompts: Sequence[tuple[int, ...]]) -> list[Group]:

@@ -149,6 +149,12 @@ class Step:
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began
 
+    def move(self, part: str, source: str, target: str) -> None:
+        """Count what a part of ``source`` took to ``target`` instead."""
+        taken = self.seconds.pop(part, 0.0)
+        self.seconds[source] -= taken
+        self.seconds[target] = self.seconds.get(target, 0.0) + taken
+
     @property
     def split(self) -> dict[str, float]:
         """The parts; ``other`` is what is in none of them."""

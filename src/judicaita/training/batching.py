@@ -20,7 +20,7 @@ from judicaita.legal.answers import parse_reasoning
 from judicaita.training.algorithms.advantages import discount_per_step
 from judicaita.training.config import TrainingConfig
 from judicaita.training.policy import Policy
-from judicaita.training.shared_prefix import Packed, pack
+from judicaita.training.shared_prefix import Forwarded, Packed, pack
 from judicaita.types import Group, Sample
 
 Item = tuple[Sample, tuple[int, ...]]
@@ -76,9 +76,16 @@ class TokenBatch:
         """Whether any neighbouring rows have the same prompt."""
         return any(one[0] == other[0] for one, other in pairwise(self.rows))
 
+    def packed_behind(self, forwarded: Forwarded | None) -> Packed:
+        """The same without padding, each prompt once for all of its neighbouring completions, or
+        not at all where it has been forwarded."""
+        if forwarded is None:
+            return self.packed
+        return pack(self.rows, self.input_ids_B_L.device, forwarded)
+
     @cached_property
     def packed(self) -> Packed:
-        """The same without padding, each prompt once for all of its neighbouring completions."""
+        """Without padding, and with every prompt."""
         return pack(self.rows, self.input_ids_B_L.device)
 
 

@@ -37,6 +37,7 @@ from judicaita.training.metrics import (
 )
 from judicaita.training.optimization import Updater, halvings_told
 from judicaita.training.policy import Policy
+from judicaita.training.prefill import KeptPrefill
 from judicaita.training.records import RunRecorder, StepRecord
 from judicaita.training.reference_policy import reference_copy
 from judicaita.training.rehearsal import Rehearsal, rehearsal_source
@@ -111,6 +112,7 @@ class GRPOTrainer:
             tell=lambda text: self.console.message(text),
         )
         self.policy: Policy
+        self.kept: KeptPrefill
         self.engine: RolloutEngine
         self.updater: Updater
         self.update: PolicyUpdate
@@ -174,7 +176,7 @@ class GRPOTrainer:
     def _make_engine(self) -> RolloutEngine:
         config = self.config
         if config.rollout_engine == "native":
-            return NativeEngine(self.policy, self.supervisor.pulse)
+            return NativeEngine(self.policy, self.supervisor.pulse, self.kept)
         return VLLMEngine(
             self.policy,
             config.rollout_url,
@@ -196,6 +198,7 @@ class GRPOTrainer:
             )
         train_items = self._encode(self.train_samples, "training")
         self.eval_items = self._encode(self.eval_samples, "evaluation")
+        self.kept = KeptPrefill(self.policy, self.config)
         self.engine = self._make_engine()
         self.sampler = make_sampler(train_items, self.config)
         self.total_steps = min(
@@ -213,6 +216,7 @@ class GRPOTrainer:
             self.config,
             rehearsal,
             reference or self.policy.reference,
+            self.kept,
             self.supervisor,
         )
         self.state = RunState(
@@ -382,7 +386,8 @@ class GRPOTrainer:
     def _generate(self, items: Sequence[Item], step: int) -> list[Group]:
         """G completions of every prompt."""
         seeds = random.Random(f"{self.config.seed}/rollouts/{step}")
-        return sample_groups(self.policy, self.engine, items, self.config, seeds)
+        with self.kept.for_update():
+            return sample_groups(self.policy, self.engine, items, self.config, seeds)
 
     def _score(self, groups: Sequence[Group]) -> list[Group]:
         """A reward for every completion."""

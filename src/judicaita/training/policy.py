@@ -28,7 +28,7 @@ from judicaita.training.algorithms.logprobs import (
 from judicaita.training.compatibility import positions_of
 from judicaita.training.devices import Placement
 from judicaita.training.norms import fused_norms
-from judicaita.training.shared_prefix import ATTENTION, attending, can_share
+from judicaita.training.shared_prefix import ATTENTION, Forwarded, attending, can_share
 from judicaita.types import Message, Prompt
 
 if TYPE_CHECKING:
@@ -165,19 +165,22 @@ class Policy:
                 low = middle + 1
         return low
 
-    def logprobs(self, batch: TokenBatch, temperature: float) -> tuple[Tensor, Tensor]:
+    def logprobs(
+        self, batch: TokenBatch, temperature: float, forwarded: Forwarded | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Log-probability and entropy of every completion token, both [B, T], in nats.
 
         Where the model allows it, a prompt that several rows share is forwarded once for all of
-        them. Entries outside the batch's mask are meaningless. A backward pass belongs inside of
-        the same `training_pass`.
+        them, and not at all where it has been ``forwarded`` by these weights before. Entries
+        outside the batch's mask are meaningless. A backward pass belongs inside of the same
+        `training_pass`.
         """
         if not self.knows_architecture:
             return self._logprobs_of_any_model(batch, temperature)
         mask_B_T = batch.mask_B_T
         with self.placement.autocast(), self.training_pass(batch):
             packed = batch.shares_prompts
-            hidden_N_D = self._hidden_of_packed(batch) if packed else self._hidden(batch)
+            hidden_N_D = self._hidden_of_packed(batch, forwarded) if packed else self._hidden(batch)
             targets_N = batch.completion_ids_B_T[mask_B_T]
             if any(p.requires_grad for p in self._causal.get_output_embeddings().parameters()):
                 vocabulary = self._causal.config.vocab_size
@@ -231,13 +234,16 @@ class Policy:
         softcap = getattr(self._causal.config, "final_logit_softcapping", None)
         return logits_N_V if softcap is None else softcap * torch.tanh(logits_N_V / softcap)
 
-    def _hidden_of_packed(self, batch: TokenBatch) -> Tensor:
+    def _hidden_of_packed(self, batch: TokenBatch, forwarded: Forwarded | None) -> Tensor:
         """The hidden state that predicts each of the N completion tokens, [N, D]."""
-        packed = batch.packed
-        hidden_1_S_D = self.hidden(packed.input_ids_1_S, packed.position_ids_1_S, packed=packed)
+        packed = batch.packed_behind(forwarded)
+        states = [] if forwarded is None else [forwarded.last_B_D]
+        if packed.input_ids_1_S.numel():  # nothing is left of forwarded prompts' single tokens
+            ids, positions = packed.input_ids_1_S, packed.position_ids_1_S
+            states += [*self.hidden(ids, positions, packed=packed, forwarded=forwarded)]
         # By index_select, whose gradient is summed in order: a prompt's last token is picked once
         # for each completion, and with plain indexing several threads would add these up at once.
-        return hidden_1_S_D[0].index_select(0, packed.sources_N)
+        return torch.cat(states).index_select(0, packed.sources_N)
 
     def _hidden(self, batch: TokenBatch) -> Tensor:
         """The same of padded rows, each a prompt and its completion."""

@@ -18,13 +18,14 @@ up to rounding; with dropout, a prompt has one mask for its whole group.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.attention.flex_attention import BlockMask
 from transformers import PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -48,18 +49,13 @@ QUERIES_AT_ONCE = 128
 
 @dataclass(frozen=True)
 class Span:
-    """Where a prompt and its completions stand in the packed row."""
+    """Where a prompt and its completions stand among the keys."""
 
-    start: int
-    prompt: int
-    """P."""
+    prompt: slice
+    begin: int
+    """Of the first completion: behind the prompt, unless that had been forwarded before."""
     completions: tuple[int, ...]
     """Tokens of each completion but the last one, which predicts nothing."""
-
-    @property
-    def end(self) -> int:
-        """Where the next prompt starts."""
-        return self.start + self.prompt + sum(self.completions)
 
 
 @dataclass(frozen=True)
@@ -70,7 +66,8 @@ class Packed:
     position_ids_1_S: Tensor
     spans: tuple[Span, ...]
     sources_N: Tensor
-    """For every completion token, row by row: the place of the token that predicts it."""
+    """For every completion token, row by row: the place of the token that predicts it, behind the
+    last tokens of the prompts that had been forwarded before."""
     parts: tuple[Part, ...]
     """The same spans, in pieces that attend at once."""
     masks: dict[int | None, BlockMask] = field(default_factory=dict, compare=False)
@@ -79,7 +76,9 @@ class Packed:
     def mask(self, window: int | None, *, compiled: bool = True) -> BlockMask:
         """The blocks that the fused kernel looks at."""
         if window not in self.masks:
-            lengths = [(span.prompt, *span.completions) for span in self.spans]
+            lengths = [
+                (span.prompt.stop - span.prompt.start, *span.completions) for span in self.spans
+            ]
             owners = [
                 (number, part)
                 for number, own in enumerate(lengths)
@@ -92,43 +91,71 @@ class Packed:
         return self.masks[window]
 
 
-def pack(rows: Sequence[tuple[Sequence[int], Sequence[int]]], device: torch.device) -> Packed:
+@dataclass(frozen=True)
+class Forwarded:
+    """Prompts that a pass need not forward: one behind the other, before the row's own tokens."""
+
+    places: Mapping[tuple[int, ...], int]
+    """Where each begins, in their order."""
+    tokens: int
+    """Of all of them."""
+    last_B_D: Tensor
+    """The state behind the last layer of each one's last token."""
+    states: Mapping[int, tuple[Tensor, Tensor]]
+    """Keys and values of each layer, [1, K, tokens, D]."""
+
+
+def pack(
+    rows: Sequence[tuple[Sequence[int], Sequence[int]]],
+    device: torch.device,
+    forwarded: Forwarded | None = None,
+) -> Packed:
     """Pack (prompt ids, completion ids) rows; neighbours with equal prompts share one."""
+    before = {} if forwarded is None else forwarded.places
+    tokens_before = 0 if forwarded is None else forwarded.tokens
+    last_before = {prompt: number for number, prompt in enumerate(before)}
     ids: list[int] = []
     positions: list[int] = []
     sources: list[int] = []
     spans = []
     for prompt, group in itertools.groupby(rows, key=lambda row: tuple(row[0])):
-        start = len(ids)
-        ids += prompt
-        positions += range(len(prompt))
-        lengths = []
+        if prompt in before:
+            start, last = before[prompt], last_before[prompt]
+        else:
+            start = tokens_before + len(ids)
+            ids += prompt
+            positions += range(len(prompt))
+            last = len(before) + len(ids) - 1
+        begin, lengths = tokens_before + len(ids), []
         for _, completion in group:
             assert completion, "a completion has one token at least, its end"
-            sources += [start + len(prompt) - 1, *range(len(ids), len(ids) + len(completion) - 1)]
+            own = len(before) + len(ids)
+            sources += [last, *range(own, own + len(completion) - 1)]
             ids += completion[:-1]
             positions += range(len(prompt), len(prompt) + len(completion) - 1)
             lengths.append(len(completion) - 1)
-        spans.append(Span(start, len(prompt), tuple(lengths)))
+        spans.append(Span(slice(start, start + len(prompt)), begin, tuple(lengths)))
     input_ids, position_ids, sources_N = (
-        torch.tensor(values, device=device) for values in (ids, positions, sources)
+        torch.tensor(values, dtype=torch.long, device=device)
+        for values in (ids, positions, sources)
     )
-    parts = tuple(part for span in spans for part in _parts_of(span))
+    parts = tuple(part for span in spans for part in _parts_of(span, tokens_before))
     return Packed(input_ids[None], position_ids[None], tuple(spans), sources_N, parts)
 
 
-def _parts_of(span: Span) -> Iterator[Part]:
-    """The prompt, then its completions: those of about the same length together, as many as have
-    `TOKENS_AT_ONCE`."""
-    yield Part(slice(span.start, span.start), (span.start,), (span.prompt,), QUERIES_AT_ONCE)
-    prefix = slice(span.start, span.start + span.prompt)
-    starts = itertools.accumulate(span.completions, initial=prefix.stop)
+def _parts_of(span: Span, tokens_before: int) -> Iterator[Part]:
+    """The prompt, if it is to be forwarded, then its completions: those of about the same length
+    together, as many as have `TOKENS_AT_ONCE`."""
+    start, stop = span.prompt.start, span.prompt.stop
+    if start >= tokens_before:
+        yield Part(slice(start, start), (start,), (stop - start,), QUERIES_AT_ONCE)
+    starts = itertools.accumulate(span.completions, initial=span.begin)
     longest_first = sorted(zip(span.completions, starts, strict=False), reverse=True)
     while longest_first and (longest := longest_first[0][0]):
         count = max(1, TOKENS_AT_ONCE // longest)
         together, longest_first = longest_first[:count], longest_first[count:]
         lengths, begins = zip(*together, strict=True)
-        yield Part(prefix, begins, lengths, QUERIES_AT_ONCE)
+        yield Part(span.prompt, begins, lengths, QUERIES_AT_ONCE)
 
 
 def can_share(model: PreTrainedModel) -> bool:
@@ -159,13 +186,29 @@ def attend(
     attention_mask: Tensor | None,
     *,
     packed: Packed,
+    forwarded: Forwarded | None = None,
     scaling: float,
     softcap: float | None = None,
     sliding_window: int | None = None,
     **rest: Any,
 ) -> tuple[Tensor, None]:
-    """Attention of a packed row, as transformers calls it; returns [1, S, H, D] and no weights."""
-    del module, attention_mask, rest
+    """Attention of a packed row, as transformers calls it; returns [1, S, H, D] and no weights.
+
+    Where prompts have been ``forwarded`` before, the row has only what is behind them.
+    """
+    del attention_mask, rest
+    tokens_before = 0
+    if forwarded is not None:
+        tokens_before = forwarded.tokens
+        layer: int = module.layer_idx  # type: ignore[assignment]
+        key_1_K_S_D, value_1_K_S_D = (
+            torch.cat([before, own], dim=2)
+            for before, own in zip(
+                forwarded.states[layer], (key_1_K_S_D, value_1_K_S_D), strict=True
+            )
+        )
+        # Nothing asks for the prompts, but queries stand where their keys do.
+        query_1_H_S_D = functional.pad(query_1_H_S_D, (0, 0, tokens_before, 0))
     states = (query_1_H_S_D, key_1_K_S_D, value_1_K_S_D)
     if is_fused(query_1_H_S_D.device, query_1_H_S_D.shape[-1], value_1_K_S_D.dtype):
         mask = packed.mask(sliding_window)
@@ -175,7 +218,7 @@ def attend(
     # Query heads by the key head that they share.
     query_K_M_S_D = query_H_S_D.unflatten(0, (len(key_K_S_D), -1))
     seen_K_M_S_D = attend_parts(query_K_M_S_D, key_K_S_D, value_K_S_D, packed.parts, rule)
-    return seen_K_M_S_D.flatten(0, 1).transpose(0, 1)[None], None
+    return seen_K_M_S_D.flatten(0, 1).transpose(0, 1)[None, tokens_before:], None
 
 
 ALL_ATTENTION_FUNCTIONS.register(ATTENTION, attend)

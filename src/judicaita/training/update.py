@@ -16,6 +16,8 @@ from judicaita.training.batching import Batch
 from judicaita.training.config import TrainingConfig
 from judicaita.training.optimization import Updater, require_finite
 from judicaita.training.policy import Policy
+from judicaita.training.prefill import KeptPrefill
+from judicaita.training.shared_prefix import Forwarded
 from judicaita.training.supervised import Row, supervised_backward
 from judicaita.training.supervision import Supervisor
 
@@ -25,8 +27,9 @@ class PolicyUpdate:
 
     With ``rehearsal``, which draws the worked solutions of an optimizer step, `rehearsal_weight`
     times their supervised loss is added to each. ``reference`` is what the KL penalty compares
-    with: within it the policy's model is the reference. ``supervisor`` may stop the run between
-    micro-batches, until the weights have begun to move.
+    with: within it the policy's model is the reference. ``kept`` has the prompts that generation
+    has forwarded. ``supervisor`` may stop the run between micro-batches, until the weights have
+    begun to move.
     """
 
     def __init__(
@@ -36,10 +39,12 @@ class PolicyUpdate:
         config: TrainingConfig,
         rehearsal: Callable[[], Sequence[Row]] | None,
         reference: Callable[[], AbstractContextManager[None]],
+        kept: KeptPrefill,
         supervisor: Supervisor,
     ) -> None:
         self.policy, self.updater, self.config = policy, updater, config
-        self.rehearsal, self.reference, self.supervisor = rehearsal, reference, supervisor
+        self.rehearsal, self.reference = rehearsal, reference
+        self.kept, self.supervisor = kept, supervisor
 
     def __call__(self, batches: Sequence[Batch], token_count: int) -> dict[str, float]:
         """Move the weights ``num_iterations`` times; returns losses (nats per token) and norms.
@@ -111,13 +116,18 @@ class PolicyUpdate:
     ) -> _Found:
         """Add the gradients of an update: of every micro-batch, then of what is rehearsed."""
         found = _Found()
+        # Once: a second attempt, when memory ran out, does without, and so does a second iteration.
+        taken = self.kept.take(batches)
         for batch, old_logprobs_B_T in zip(batches, old, strict=True):
             parts = []
             for place, piece in batch.pieces(self.updater.halvings):
                 self.supervisor.pulse()
                 known = None if old_logprobs_B_T is None else old_logprobs_B_T[place]
-                parts.append(self._backward(piece, known, token_count, found.sums))
+                forwarded = None if taken is None else taken.forwarded
+                parts.append(self._backward(piece, forwarded, known, token_count, found.sums))
             found.old_logprobs.append(torch.cat(parts))
+        if taken is not None:
+            taken.backward()
         if rows:
             done = supervised_backward(
                 self.policy,
@@ -130,7 +140,12 @@ class PolicyUpdate:
         return found
 
     def _backward(
-        self, batch: Batch, old_logprobs_B_T: Tensor | None, token_count: int, sums: _Sums
+        self,
+        batch: Batch,
+        forwarded: Forwarded | None,
+        old_logprobs_B_T: Tensor | None,
+        token_count: int,
+        sums: _Sums,
     ) -> Tensor:
         """Add the gradients of a micro-batch; returns the log-probabilities the ratio refers to.
 
@@ -138,17 +153,22 @@ class PolicyUpdate:
         no second forward pass is needed.
         """
         with self.policy.training_pass(batch):
-            return self._backward_of(batch, old_logprobs_B_T, token_count, sums)
+            return self._backward_of(batch, forwarded, old_logprobs_B_T, token_count, sums)
 
     def _backward_of(
-        self, batch: Batch, old_logprobs_B_T: Tensor | None, token_count: int, sums: _Sums
+        self,
+        batch: Batch,
+        forwarded: Forwarded | None,
+        old_logprobs_B_T: Tensor | None,
+        token_count: int,
+        sums: _Sums,
     ) -> Tensor:
         config, mask = self.config, batch.mask_B_T
         reference_B_T: Tensor | None = None
         if config.beta > 0:
             with self.reference():
                 reference_B_T, _ = self.policy.logprobs(batch, config.temperature)
-        logprobs_B_T, entropy_B_T = self.policy.logprobs(batch, config.temperature)
+        logprobs_B_T, entropy_B_T = self.policy.logprobs(batch, config.temperature, forwarded)
         if old_logprobs_B_T is None:
             old_logprobs_B_T = logprobs_B_T.detach()
         output = config.loss(logprobs_B_T, old_logprobs_B_T, batch.advantages_B_T)

@@ -121,7 +121,7 @@ class SharedDecoder:
     """
 
     def __init__(self, policy: Policy, prompts: Sequence[tuple[int, ...]], n: int) -> None:
-        self.policy, self.n = policy, n
+        self.policy, self.prompt_ids, self.n = policy, tuple(prompts), n
         # Of a completion of one token nothing is packed.
         self.packed = pack([(prompt, (0,)) for prompt in prompts], torch.device("cpu"))
         last_R = self.packed.sources_N.repeat_interleave(n)
@@ -132,6 +132,10 @@ class SharedDecoder:
         self.slots_R = torch.arange(self.slots)
         self.generated = 0
         """Tokens of each row that went through the model."""
+        self.last_B_D: Tensor
+        """The state behind the last layer of each prompt's last token."""
+        self.states: dict[int, tuple[Tensor, Tensor]] = {}
+        """Keys and values of each layer as the model made them, [1, K, S, D], if with gradients."""
         self.prompts: dict[int, tuple[Tensor, Tensor]] = {}
         """Keys [K, D, S] and values [K, S, D] of each layer."""
         self.own: dict[int, tuple[Tensor, Tensor]] = {}
@@ -140,7 +144,8 @@ class SharedDecoder:
     def prefill(self) -> Tensor:
         """Prompts behind each other, as in a training pass."""
         hidden_1_S_D = self._hidden(self.packed.input_ids_1_S, self.packed.position_ids_1_S)
-        logits_B_V = self.policy.head(hidden_1_S_D[0, self.packed.sources_N])
+        self.last_B_D = hidden_1_S_D[0, self.packed.sources_N]
+        logits_B_V = self.policy.head(self.last_B_D.detach())
         return at_least_float32(logits_B_V).repeat_interleave(self.n, 0)
 
     def keep(self, rows: Sequence[int]) -> bool:
@@ -164,7 +169,11 @@ class SharedDecoder:
 
     def remember(self, layer: int, key_1_K_S_D: Tensor, value_1_K_S_D: Tensor) -> None:
         """The prompts' keys and values."""
-        key_K_S_D, value_K_S_D = map(at_least_float32, (key_1_K_S_D[0], value_1_K_S_D[0]))
+        if torch.is_grad_enabled():
+            self.states[layer] = key_1_K_S_D, value_1_K_S_D
+        key_K_S_D, value_K_S_D = (
+            at_least_float32(x[0].detach()) for x in (key_1_K_S_D, value_1_K_S_D)
+        )
         self.prompts[layer] = key_K_S_D.mT.contiguous(), value_K_S_D.contiguous()
 
     def caches(self, layer: int) -> tuple[Tensor, Tensor]:

@@ -10,8 +10,9 @@ from torch import Tensor
 from judicaita.errors import RolloutError
 from judicaita.training.kernels import use_large_pages
 from judicaita.training.policy import Policy
+from judicaita.training.prefill import KeptPrefill
 from judicaita.training.rollouts.base import SamplingParams
-from judicaita.training.rollouts.decoding import decoder_of
+from judicaita.training.rollouts.decoding import Decoder, decoder_of
 from judicaita.training.rollouts.merged import merged
 from judicaita.training.rollouts.sampling import sample_tokens
 from judicaita.types import Completion, FinishReason
@@ -20,9 +21,15 @@ from judicaita.types import Completion, FinishReason
 class NativeEngine:
     """The engine that is always there; it shares the policy's weights, so `sync` does nothing."""
 
-    def __init__(self, policy: Policy, pulse: Callable[[], None] = lambda: None) -> None:
-        """``pulse`` is called before every token of a batch; what it raises ends the batch."""
-        self.policy, self.pulse = policy, pulse
+    def __init__(
+        self,
+        policy: Policy,
+        pulse: Callable[[], None] = lambda: None,
+        kept: KeptPrefill | None = None,
+    ) -> None:
+        """``pulse`` is called before every token of a batch; what it raises ends the batch.
+        ``kept`` is where an update finds what generation has forwarded already."""
+        self.policy, self.pulse, self.kept = policy, pulse, kept
         use_large_pages(policy.model.parameters())
 
     def generate(
@@ -32,8 +39,16 @@ class NativeEngine:
         if not prompts:
             return []
         self._refuse_too_long(max(map(len, prompts)), sampling.max_tokens)
-        with self.policy.inference(), merged(self.policy.model):
-            rows = _Decoding(self.policy, prompts, n, sampling).run(self.pulse)
+        with self.policy.inference():
+            decoder = decoder_of(self.policy, prompts, n)
+            first_R_V = None
+            if self.kept is not None and self.kept.wants(decoder, n):
+                first_R_V = self.kept.forward(decoder)
+            with merged(self.policy.model):
+                if first_R_V is None:
+                    first_R_V = decoder.prefill()
+                decoding = _Decoding(self.policy, decoder, len(prompts) * n, sampling)
+                rows = decoding.run(first_R_V, self.pulse)
         return [tuple(rows[i * n : (i + 1) * n]) for i in range(len(prompts))]
 
     def _refuse_too_long(self, prompt: int, completion: int) -> None:
@@ -63,18 +78,17 @@ class _Row:
 
 
 class _Decoding:
-    """One batch from its prompts to its last token. R live rows, oldest first."""
+    """One batch from its first token to its last. R live rows, oldest first."""
 
     def __init__(
-        self, policy: Policy, prompts: Sequence[tuple[int, ...]], n: int, sampling: SamplingParams
+        self, policy: Policy, decoder: Decoder, rows: int, sampling: SamplingParams
     ) -> None:
-        self.decoder = decoder_of(policy, prompts, n)
-        self.policy, self.sampling, self.eos = policy, sampling, policy.eos_ids
+        self.policy, self.decoder, self.sampling = policy, decoder, sampling
+        self.eos = policy.eos_ids
         self.generator = policy.placement.generator(sampling.seed)
-        self.rows = [_Row() for _ in range(len(prompts) * n)]
+        self.rows = [_Row() for _ in range(rows)]
 
-    def run(self, pulse: Callable[[], None]) -> list[Completion]:
-        logits_R_V = self.decoder.prefill()
+    def run(self, logits_R_V: Tensor, pulse: Callable[[], None]) -> list[Completion]:
         live = list(range(len(self.rows)))
         for place in range(1, self.sampling.max_tokens + 1):
             pulse()
