@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
@@ -40,6 +41,20 @@ class _Loaded:
     """The checkpoint's own limit and stop strings."""
 
 
+@dataclass(frozen=True, eq=False)
+class _Request:
+    """A call of `ReasoningTraceGenerator.generate_trace`."""
+
+    query: str
+    context: str
+    sampling: SamplingParams
+    trace: Future[ReasoningTrace] = field(default_factory=Future)
+
+
+_TOGETHER = 16
+"""Calls that are answered in one batch at most."""
+
+
 class ReasoningTraceGenerator:
     """Answers questions step by step with a trained model.
 
@@ -51,7 +66,8 @@ class ReasoningTraceGenerator:
     defaults of `TrainingConfig` for a folder that records none.
 
     Loading and generating happen in one thread of the generator's own: the event loop stays free,
-    and calls made at the same time wait for each other in the order they came.
+    and calls made at the same time wait for each other in the order they came. Greedy ones are
+    answered together, up to 16 in a batch; a draw is made alone, so that its seed says it all.
 
     Args:
         checkpoint_path: A model folder or an adapter folder, such as a run's ``final/``; None is
@@ -78,6 +94,8 @@ class ReasoningTraceGenerator:
         self._make_engine = make_engine
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="reasoning-trace")
         self._loaded: _Loaded | None = None
+        self._waiting: list[_Request] = []
+        """Calls that are not answered yet; several event loops may add to them."""
 
     async def initialize(self) -> None:
         """Load the model; does nothing when it is loaded already.
@@ -127,9 +145,26 @@ class ReasoningTraceGenerator:
         sampling = replace(loaded.greedy, temperature=temperature, seed=seed)
         if max_tokens is not None:
             sampling = replace(sampling, max_tokens=max_tokens)
-        return await asyncio.get_running_loop().run_in_executor(
-            self._worker, _answer, loaded, query, context, sampling
-        )
+        request = _Request(query, context, sampling)
+        self._waiting.append(request)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(
+                self._worker, self._answered, loaded, request
+            )
+        finally:  # also where the call is cancelled
+            with contextlib.suppress(ValueError):
+                self._waiting.remove(request)
+
+    def _answered(self, loaded: _Loaded, request: _Request) -> ReasoningTrace:
+        """The request's trace, which the batch of an earlier call may have brought."""
+        if not request.trace.done():
+            together = [request]
+            if request.sampling.temperature == 0:
+                like = [each for each in self._waiting if each.sampling == request.sampling]
+                others = [each for each in like if each is not request and not each.trace.done()]
+                together += others[: _TOGETHER - 1]
+            _answer(loaded, together)
+        return request.trace.result()
 
     def _load(self) -> None:
         if self._loaded is not None:
@@ -162,19 +197,55 @@ def _describe(folder: Path, opened: checkpoints.OpenCheckpoint) -> ModelInfo:
     )
 
 
-def _answer(loaded: _Loaded, query: str, context: str, sampling: SamplingParams) -> ReasoningTrace:
-    """Generate one completion and take it apart."""
-    policy = loaded.policy
-    prompt_ids = policy.encode(join_prompt(query, context))
-    sampling = _fitting(sampling, len(prompt_ids), policy.max_positions)
+def _answer(loaded: _Loaded, requests: Sequence[_Request]) -> None:
+    """Give every request its trace or its error; those of one limit are one batch.
+
+    What an engine raises reaches the call whose turn it is; the others then try by themselves.
+    """
+    batches: dict[SamplingParams, list[tuple[_Request, tuple[int, ...]]]] = {}
+    for request in requests:
+        try:
+            prompt_ids = loaded.policy.encode(join_prompt(request.query, request.context))
+            positions = loaded.policy.max_positions
+            sampling = _fitting(request.sampling, len(prompt_ids), positions)
+        except JudicaitaError as error:  # of this request alone
+            request.trace.set_exception(error)
+        else:
+            batches.setdefault(sampling, []).append((request, prompt_ids))
+    for sampling, batch in batches.items():
+        _generate(loaded, batch, sampling)
+
+
+def _generate(
+    loaded: _Loaded, batch: Sequence[tuple[_Request, tuple[int, ...]]], sampling: SamplingParams
+) -> None:
+    """Generate a completion for each prompt and take them apart."""
     created = datetime.now(UTC).isoformat(timespec="seconds")
     start = perf_counter()
-    [[completion]] = loaded.engine.generate([prompt_ids], 1, sampling)
+    completed = loaded.engine.generate([prompt_ids for _, prompt_ids in batch], 1, sampling)
     seconds = perf_counter() - start
-    text = policy.decode(completion.token_ids)
+    for (request, prompt_ids), [completion] in zip(batch, completed, strict=True):
+        try:
+            logprobs = _own_logprobs(loaded.policy, prompt_ids, completion, sampling)
+        except ModelError as error:
+            request.trace.set_exception(error)
+        else:
+            trace = _trace_of(loaded, request, completion, logprobs, created, seconds)
+            request.trace.set_result(trace)
+
+
+def _trace_of(
+    loaded: _Loaded,
+    request: _Request,
+    completion: Completion,
+    logprobs: Sequence[float],
+    created: str,
+    seconds: float,
+) -> ReasoningTrace:
+    text = loaded.policy.decode(completion.token_ids)
     reasoning = parse_reasoning(text)
     truncated = completion.finish_reason == "length"
-    words = _Words(policy, completion, _own_logprobs(policy, prompt_ids, completion, sampling))
+    words = _Words(loaded.policy, completion, logprobs)
     steps = tuple(
         ReasoningStep(step.number, step.text, words.confidence(step.text, step.text_start))
         for step in reasoning.steps
@@ -183,8 +254,8 @@ def _answer(loaded: _Loaded, query: str, context: str, sampling: SamplingParams)
     if reasoning.conclusion is not None and reasoning.conclusion_text_start is not None:
         confidence = words.confidence(reasoning.conclusion, reasoning.conclusion_text_start)
     return ReasoningTrace(
-        query=query,
-        context=context,
+        query=request.query,
+        context=request.context,
         text=text,
         steps=steps,
         conclusion=reasoning.conclusion or None,

@@ -80,7 +80,8 @@ class ReasoningTrace:
     created: str
     """UTC, ISO 8601."""
     seconds: float
-    """Wall-clock time of the generation, without loading the model or waiting for it."""
+    """Wall-clock time of the generation, without loading the model or waiting for it; of the whole
+    batch, where several questions were answered together."""
     completion_tokens: int
     """The EOS token included."""
 
