@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -267,3 +272,49 @@ def test_what_the_pulse_raises_ends_the_batch(
     with pytest.raises(RunStopped):
         engine.generate(PROMPTS, 8, SamplingParams(4000))
     assert time.perf_counter() - start < 5
+
+
+# ── another OpenAI-compatible server ─────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def transformers_url(base: Path, tmp_path: Path) -> Iterator[str]:
+    """`transformers serve` with the model of the run, which it looks for in a cache of the Hub."""
+    pytest.importorskip("fastapi", reason="transformers' server is not installed")
+    cached = tmp_path / "hub" / "models--tests--llama"
+    shutil.copytree(base, cached / "snapshots" / "0")
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text("0")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    program = Path(sys.executable).with_name("transformers")
+    options = ["--host", "127.0.0.1", "--port", str(port), "--device", "cpu"]
+    process = subprocess.Popen(
+        [program, "serve", "tests/llama", *options],
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(tmp_path / "hub")},
+    )
+    url = f"http://127.0.0.1:{port}/v1"
+    try:
+        while True:
+            assert process.poll() is None, "the server did not start"
+            try:
+                urllib.request.urlopen(f"{url}/models", timeout=5).close()
+                break
+            except urllib.error.HTTPError:
+                raise
+            except OSError:
+                time.sleep(0.2)
+        yield url
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_server_that_cannot_tell_its_tokens_is_refused(
+    make_policy: MakePolicy, transformers_url: str, tmp_path: Path
+) -> None:
+    """It serves the model and would complete prompts, but refuses to say with which tokens."""
+    expected = "refused to generate: 422, .*return_token_ids.*It has to be vLLM 0.10.2 or newer"
+    with pytest.raises(RolloutError, match=expected):
+        VLLMEngine(adapted(make_policy), transformers_url, tmp_path / "adapters")

@@ -87,18 +87,25 @@ class VLLMEngine:
         self._run = f"judicaita-{uuid.uuid4().hex[:8]}"
         self._adapter: str | None = None
         self._version = -1
+        try:
+            self._base = self._first_model()
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._check_model()
+            self._check_adapters()
+            self._tells_processed = self._probe(self._base, top_k=1)[1] > -1e-6
+            self.sync()
+        except BaseException:
+            self._client.close()
+            raise
+
+    # ── what the server serves ───────────────────────────────────────────────────────────────────
+
+    def _first_model(self) -> str:
         served = self._ask("list its models", lambda: self._client.models.list().data)
         bases = [model.id for model in served if not getattr(model, "parent", None)]
         if not bases:
-            raise RolloutError(f"the server at {url} serves no model. Start it with one.")
-        self._base = bases[0]
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._check_model()
-        self._check_adapters()
-        self._tells_processed = self._probe(self._base, top_k=1)[1] > -1e-6
-        self.sync()
-
-    # ── what the server serves ───────────────────────────────────────────────────────────────────
+            raise RolloutError(f"the server at {self.url} serves no model. Start it with one.")
+        return str(bases[0])
 
     def _probe(self, model: str, *, top_k: int = 0) -> tuple[int, float]:
         """A next token and its log-probability (nats)."""
@@ -279,8 +286,9 @@ class VLLMEngine:
             ) from error
         except openai.APIStatusError as error:
             raise RolloutError(
-                f"the vLLM server at {self.url} refused to {what}: {_reason(error)}. Adapters need "
-                "--enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True."
+                f"the vLLM server at {self.url} refused to {what}: {_reason(error)}. It has to be "
+                "vLLM 0.10.2 or newer, started with --enable-lora and "
+                "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True."
             ) from error
 
     def close(self) -> None:
