@@ -860,8 +860,14 @@ def comparable(trainer: GRPOTrainer) -> list[dict[str, Any]]:
         {"sampler": "difficulty", "rehearsal_weight": 0.1, "rehearsal_samples": 3},
         {"sampler": "curriculum"},
         {"beta": 0.1, "reference_sync_steps": 1, "reference_mixup": 0.3},
+        {
+            **{"use_lora": True, "lora_dropout": 0.0, "beta": 0.05, "num_iterations": 2},
+            **{"top_k": 90, "min_p": 1e-3, "stop_strings": ["e"], "micro_batch_tokens": 60},
+            **{"correction": {"type": "token_truncate"}, "sampler": "unrewarded"},
+            **{"rehearsal_weight": 0.1, "rehearsal_samples": 3},
+        },
     ],
-    ids=["full", "lora", "rehearsal", "curriculum", "reference"],
+    ids=["full", "lora", "rehearsal", "curriculum", "reference", "everything"],
 )
 def test_a_killed_run_goes_on_bit_for_bit(
     configure: Configure, tmp_path: Path, settings: dict[str, Any]
