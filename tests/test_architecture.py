@@ -22,6 +22,7 @@ LAYERS = (
     ("legal",),
     (
         "training.algorithms",
+        "training.choices",
         "training.config",
         "training.reward_plugins",
         "training.rewards",
@@ -46,6 +47,7 @@ LAYERS = (
         "training.metrics",
         "training.norms",
         "training.optimization",
+        "training.optimizers",
         "training.plots",
         "training.policy",
         "training.prefill",

@@ -150,6 +150,7 @@ def test_recorded_fields_are_all_explained(workplace: Path) -> None:
         use_lora=True,
         beta=0.1,
         correction={"type": "token_truncate"},
+        spikes={"factor": 100},
         checkpoint_dir="run",
     )
     trainer = GRPOTrainer(config, samples[:2], samples[2:], show_progress=False)

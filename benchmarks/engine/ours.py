@@ -26,9 +26,9 @@ from workload import (
 
 from judicaita.training import block_attention, policy
 from judicaita.training.algorithms.logprobs import token_logprobs
-from judicaita.training.batching import Batch, make_batch, micro_batches
+from judicaita.training.batching import MiniBatch, make_mini_batch
 from judicaita.training.config import TrainingConfig
-from judicaita.training.credit import weigh_group
+from judicaita.training.credit import weigh_groups
 from judicaita.training.devices import place
 from judicaita.training.optimization import Updater
 from judicaita.training.policy import Policy
@@ -126,7 +126,7 @@ class Ours:
                 groups = self._generate([self.policy.encode(prompt) for prompt in prompts])
             completions = [each for group in groups for each in group.completions]
             self.now.tokens = sum(len(each.token_ids) for each in completions)
-            self.update(self._batches(groups), self.now.tokens)
+            self.update(self._batches(groups), beta=0.0)
         self.now.move("kept forward", "generation", "forward")
         return self.now
 
@@ -141,12 +141,9 @@ class Ours:
             groups.append(Group(sample, ids, completions, texts, results))
         return groups
 
-    def _batches(self, groups: Sequence[Group]) -> list[Batch]:
-        weighed = [weigh_group(group, self.config) for group in groups]
-        return [
-            make_batch(together, self.policy, self.config.grpo_gamma)
-            for together in micro_batches(weighed, self.config)
-        ]
+    def _batches(self, groups: Sequence[Group]) -> list[MiniBatch]:
+        weighed = weigh_groups(groups, self.config)
+        return [make_mini_batch(weighed, weighed, self.policy, self.config)]
 
     def flops(self, prompts: Sequence[str], tokens: Tokens) -> int:
         """Of a training pass that makes nothing twice."""
@@ -170,11 +167,12 @@ class Ours:
             mock.patch.object(policy, "frozen_head_logprobs", logprobs_at_once),
             FlopCounterMode(display=False) as counter,
         ):
-            for batch in self._batches(groups):
+            for batch in self._batches(groups)[0].batches:
                 with self.policy.training_pass(batch):
                     values_B_T, _ = self.policy.logprobs(batch, 1.0)
                     values_B_T[batch.mask_B_T].sum().backward()
-        self.update.updater.optimizer.zero_grad()
+        updater = self.update.updater
+        updater.skip_to(updater.step_count)
         return counter.get_total_flops() - twice // 2
 
 

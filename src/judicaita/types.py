@@ -92,6 +92,8 @@ class Group:
     texts: tuple[str, ...]
     """The completions decoded, without special tokens; what rewards and people read."""
     results: tuple[RewardResult, ...] = ()
+    penalties: tuple[float, ...] = ()
+    """What each completion loses of its score before advantages; () where none can."""
     advantages: tuple[float, ...] = ()
     step_returns: tuple[tuple[float, ...], ...] = ()
     """One number a reasoning step of each completion: what its tokens earn beside the advantage.
@@ -99,3 +101,5 @@ class Group:
     has_signal: bool = False
     """False when the rewards, and the credits of steps, are equal within tolerance: nothing to
     learn from this group."""
+    cancels: bool = False
+    """True when parts of the reward differ and their sum does not."""

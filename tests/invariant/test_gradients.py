@@ -21,14 +21,16 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from judicaita.training.algorithms.advantages import discount_per_step, group_advantages
-from judicaita.training.algorithms.kl import k3
+from judicaita.training.algorithms.advantages import discount_per_step
+from judicaita.training.algorithms.kl import KLPenalty
 from judicaita.training.algorithms.logprobs import token_logprobs
-from judicaita.training.algorithms.losses import ClippedLoss
-from judicaita.training.algorithms.reduction import token_mean
+from judicaita.training.algorithms.losses import DAPOLoss
+from judicaita.training.algorithms.reduction import StepSizes
+from judicaita.training.batching import MiniBatch
 from judicaita.training.config import TrainingConfig
 from judicaita.training.grpo_trainer import GRPOTrainer
 from judicaita.training.policy import Policy
+from judicaita.training.records import StepRecord
 from judicaita.training.rollouts.base import SamplingParams
 from judicaita.types import Completion, Group, Sample
 
@@ -169,12 +171,14 @@ class Step:
     def groups(self) -> list[Group]:
         """Drawn, answered, scored and weighed."""
         trainer = self.trainer
-        return trainer._advantages(trainer._score(trainer._generate(trainer.sampler.draw(), 1)))
+        record = StepRecord(1)
+        groups = trainer._score(trainer._generate(trainer.sampler.draw(), 1))
+        return trainer._advantages(groups, record)
 
     def run(self, groups: list[Group] | None = None) -> Step:
         """Batches and the update."""
-        batches, tokens = self.trainer._batch(self.groups() if groups is None else groups)
-        self.metrics = self.trainer.update(batches, tokens)
+        mini_batches = self.trainer._batch(self.groups() if groups is None else groups)
+        self.metrics = self.trainer.update(mini_batches, self.trainer.state.beta)
         return self
 
 
@@ -223,7 +227,7 @@ def make_step(make_policy: MakePolicy, tmp_path: Path) -> MakeStep:
             step.gradients.append({name: p.grad.clone() for name, p in parameters})
             step.weights.append({name: p.detach().clone() for name, p in parameters})
 
-        trainer.updater.optimizer.register_step_pre_hook(record)
+        trainer.updater.optimizers["adamw"].register_step_pre_hook(record)
         return step
 
     return make
@@ -349,7 +353,7 @@ def test_gradient_of_the_second_update_on_a_batch(
         model.load_state_dict(step.weights[1], strict=False)
         expected, _ = by_hand(model, groups, step.trainer.config, old=old)
         unbounded = step.trainer.config.model_copy(
-            update={"loss": ClippedLoss(clip_low=0.999, clip_high=1e9)}
+            update={"loss": DAPOLoss(clip_low=0.999, clip_high=1e9)}
         )
         free, _ = by_hand(model, groups, unbounded, old=old)
     error = relative_l2(step.gradients[1], expected)
@@ -476,7 +480,7 @@ def test_a_rehearsal_adds_its_weighted_gradient(
             traced, mean, tokens = supervised_by_hand(model, step.trainer.policy)
             expected = {name: 0.37 * gradient for name, gradient in traced.items()}
             if silent:
-                step.trainer.update([], 100)
+                step.trainer.update([MiniBatch((), StepSizes(100, 24, 64))], 0.0)
             else:
                 grpo, loss = expected_of(step)
                 expected = {name: grpo[name] + value for name, value in expected.items()}
@@ -493,7 +497,7 @@ LENGTHS = [[3, 7, 1], [5, 2, 7]]
 REWARDS = [[0.0, 1.0, 0.25], [0.9, 0.1, 0.6]]
 VOCABULARY, WIDTH = 11, 7
 TAU, GAMMA, BETA, TEMPERATURE = 0.3, 0.9, 0.2, 1.3
-CLIP = ClippedLoss(clip_low=0.1, clip_high=0.15)
+CLIP = DAPOLoss(clip_low=0.1, clip_high=0.15)
 
 
 @dataclass(frozen=True)
@@ -506,18 +510,21 @@ class Problem:
     targets: Tensor
     steps: Tensor
     lengths: list[int]
-    clip: ClippedLoss = CLIP
+    clip: DAPOLoss = CLIP
 
     def with_algorithms(self, logits: Tensor) -> Tensor:
         mask = torch.arange(WIDTH) < torch.tensor(self.lengths)[:, None]
-        advantages = group_advantages(torch.tensor(REWARDS, dtype=torch.float64), TAU).flatten()
+        advantages = torch.tensor(
+            [z for own in REWARDS for z in z_scores(own, TAU)], dtype=torch.float64
+        )
         weights = discount_per_step(advantages, self.steps, GAMMA)
         now, old, reference = (
             token_logprobs(tensor, self.targets, TEMPERATURE)[0]
             for tensor in (logits, self.old, self.reference)
         )
-        per_token = self.clip(now, old, weights).per_token_B_T + BETA * k3(now, reference)
-        return token_mean(per_token, mask, sum(self.lengths))
+        kl = KLPenalty()(now, reference)
+        per_token = self.clip(now, old, weights, mask).per_token_B_T + BETA * kl
+        return self.clip.reduce(per_token, mask, StepSizes(sum(self.lengths), 6, WIDTH))
 
     def by_hand(self, logits: Tensor) -> Tensor:
         total = torch.zeros((), dtype=torch.float64)
@@ -567,7 +574,7 @@ def test_the_maths_alone(problem: Problem) -> None:
     print(f"\nmaths alone: relative L2 {error:.1e}, loss {abs(losses[0] - losses[1]):.1e}")
     assert error <= 1e-10
     assert losses[0] == pytest.approx(losses[1], abs=1e-12)
-    free = replace(problem, clip=ClippedLoss(clip_low=0.999, clip_high=1e9))
+    free = replace(problem, clip=DAPOLoss(clip_low=0.999, clip_high=1e9))
     assert abs(float(free.by_hand(problem.logits)) - losses[0]) > 1e-3
     # Padding earns nothing.
     gradient = gradients[0]["logits"]

@@ -49,6 +49,11 @@ SHORT: dict[str, Any] = {"device": "cpu", "generation_max_length": 32}
             "float32. Set attention=auto.",
         ),
         (
+            "llama",
+            {"optimizer": "adamw_8bit"},
+            "optimizer=adamw_8bit needs CUDA, and this is cpu. Set optimizer=adamw.",
+        ),
+        (
             "gemma3",
             {"precision": "fp16"},
             "precision=fp16: the hidden states of gemma3_text overflow float16. Set "
@@ -91,6 +96,7 @@ def test_a_supervised_row_may_fill_the_model(folder: Callable[[str], Path]) -> N
         ("gemma2", {"attention": "eager"}),
         ("gemma2", {"precision": "fp16"}),
         ("gemma3", {"precision": "bf16"}),
+        ("llama", {"optimizer": "muon"}),
         ("llama", {"model_max_length": 224}),
         ("llama", {}),  # the default of 2,048 is a bound, and asks for nothing
     ],
@@ -102,6 +108,20 @@ def test_what_fits_is_let_through(
     precisions = {"fp16": torch.float16, "bf16": torch.bfloat16}
     compute = precisions.get(config.precision, torch.float32)
     refuse_unfit(config, make_model(architecture).config, Placement(torch.device("cpu"), compute))
+
+
+def test_eight_bits_need_bitsandbytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = TrainingConfig(optimizer="adamw_8bit")
+    placement = Placement(torch.device("cuda"), torch.bfloat16)
+    sentence = (
+        "optimizer=adamw_8bit: bitsandbytes is not installed. Install it with `pip install "
+        '"judicaita[gpu]"`, or set optimizer=adamw.'
+    )
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=f"^{re.escape(sentence)}$"):
+        refuse_unfit(config, PretrainedConfig(), placement)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name == "bitsandbytes")
+    refuse_unfit(config, PretrainedConfig(), placement)
 
 
 def test_a_model_without_a_limit_has_room_for_anything() -> None:

@@ -59,7 +59,20 @@ OWN: dict[str, Any] = {
     "resume": "never",
     "precision": "auto",
     "adapter": None,
-    "loss": {"type": "clipped", "clip_low": 0.2, "clip_high": 0.2},
+    "loss": {"type": "dapo", "clip_low": 0.2, "clip_high": 0.2, "dual_clip": None},
+    "advantage": {"type": "z_score", "epsilon": 1e-4},
+    "advantage_bound": {"type": "none"},
+    "kl": {
+        **{"estimator": "k3", "place": "loss", "gradient": "own"},
+        **{"target": 0.0, "gain": 0.1},
+    },
+    "dynamic_sampling": 0,
+    "mini_batches": 1,
+    "entropy_bonus": 0.0,
+    "top_entropy": 1.0,
+    "mask_truncated": False,
+    "overlong_buffer": None,
+    "overlong_penalty": 1.0,
 }
 
 
@@ -152,7 +165,10 @@ def test_what_why_and_the_fix(values: dict[str, Any], expected: str) -> None:
     ("values", "start"),
     [
         ({"device": "gpu"}, "device='gpu': should be 'auto', 'cpu', 'cuda', 'mps' or 'tpu'"),
-        ({"lr_scheduler": "step"}, "lr_scheduler='step': should be 'cosine', 'linear' or"),
+        (
+            {"lr_scheduler": "step"},
+            "lr_scheduler='step': should be 'cosine', 'linear', 'constant', 'wsd' or",
+        ),
         ({"batch_size": "many"}, "batch_size='many': should be a valid integer"),
         ({"use_lora": "maybe"}, "use_lora='maybe': should be a valid boolean"),
         ({"learning_rate": float("nan")}, "learning_rate=nan: should be"),
@@ -160,9 +176,35 @@ def test_what_why_and_the_fix(values: dict[str, Any], expected: str) -> None:
         ({"report_to": "wandb,printer"}, "report_to='wandb,printer': unknown tracker 'printer'"),
         ({"lora_target_modules": ""}, "lora_target_modules=[]: List should have at least 1 item"),
         ({"loss": {"clip_low": 1.5}}, "loss.clip_low=1.5: should be less than 1"),
-        ({"loss": {"type": "dapo"}}, "loss.type='dapo': should be 'clipped'"),
+        (
+            {"loss": {"type": "dappo"}},
+            "loss.type='dappo': there is no such kind. Did you mean 'dapo'? Use one of dapo, grpo,",
+        ),
+        ({"loss": "grp"}, "loss.type='grp': there is no such kind. Did you mean 'grpo'?"),
         ({"loss": {"delta": 1}}, "loss.delta: no such setting."),
-        ({"loss": "clipped"}, "loss='clipped': should be a valid dictionary"),
+        ({"loss": {"clip_lo": 0.1}}, "loss.clip_lo: no such setting. Did you mean 'loss.clip_low'"),
+        ({"loss": 3}, "loss=3: should be a valid dictionary"),
+        (
+            {"loss": {"cap": 3}},
+            "loss.cap: loss.type=dapo has no such knob, which is one of cispo. Leave cap out, or",
+        ),
+        ({"loss": {"type": "cispo", "cap": 0}}, "loss.cap=0: should be greater than 0 (default"),
+        ({"loss": {"dual_clip": 1.1}}, "loss: dual_clip=1.1 lies within the other bound"),
+        (
+            {"loss": {"type": "cispo", "clip_low": 0.1}},
+            "loss: clip_low is no knob of bound=cap. Leave it out, or set the other bound.",
+        ),
+        ({"advantage": "zscore"}, "advantage.type='zscore': there is no such kind. Did you mean"),
+        (
+            {"advantage": {"type": "centred", "epsilon": 0.1}},
+            "advantage.epsilon: advantage.type=centred has no such knob, which is one of z_score,",
+        ),
+        (
+            {"advantage_bound": {"low": 3}},
+            "advantage_bound.low: advantage_bound.type=none has no such knob, which is one of clip",
+        ),
+        ({"kl": {"estimator": "k4"}}, "kl.estimator='k4': should be 'k1', 'k2' or 'k3'."),
+        ({"kl": {"estimator": "k1"}, "beta": 0.1}, "kl: k1's own gradient is 0 on average"),
         ({"seed": 2**32}, "seed=4294967296: should be less than 4294967296"),
         ({"eval_fraction": 0}, "eval_fraction=0: should be greater than 0"),
     ],
@@ -173,6 +215,45 @@ def test_the_sentence_names_the_setting_and_its_value(values: dict[str, Any], st
 
 def test_several_mistakes_are_counted() -> None:
     assert sentence(batch_size=0, num_rollouts=1, top_p=2).endswith(". And 2 more.")
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"kl": {"place": "reward"}}, "kl.… with beta=0: there is no penalty. Set beta above 0"),
+        ({"overlong_penalty": 0.5}, "overlong_penalty=0.5 without overlong_buffer"),
+        ({"overlong_buffer": 600}, "overlong_buffer=600 is more than generation_max_length=512"),
+        ({"overlong_buffer": 64, "mask_truncated": True}, "what is punished most would stay out"),
+        ({"dynamic_sampling": 2, "num_rollouts": 2}, "dynamic_sampling with num_rollouts=2"),
+        ({"dynamic_sampling": 2, "loss": "bnpo"}, "dynamic_sampling with loss.type=bnpo"),
+        ({"mini_batches": 17}, "mini_batches=17 of 16 groups a step"),
+        (
+            {"advantage": "batch", "step_mode": "per_step", "step_weight": 0.5},
+            "advantage.type=batch with step_mode=per_step",
+        ),
+        (
+            {"advantage": "gdpo", "overlong_buffer": 64},
+            "advantage.type=gdpo with overlong_buffer=64",
+        ),
+        (
+            {"advantage": "gdpo", "beta": 0.1, "kl": {"place": "reward"}},
+            "advantage.type=gdpo with kl.place=reward",
+        ),
+        ({"advantage": "gdpo", "reward": "a:b"}, "advantage.type=gdpo with reward=a:b"),
+        (
+            {"advantage": "gdpo", "step_mode": "gated", "step_weight": 0.5},
+            "advantage.type=gdpo with step_mode=gated",
+        ),
+    ],
+)
+def test_combinations_without_meaning_are_refused(values: dict[str, Any], expected: str) -> None:
+    assert expected in sentence(**values)
+
+
+def test_a_kind_by_its_bare_name() -> None:
+    config = TrainingConfig(loss="cispo", advantage="centred", advantage_bound="tanh")
+    assert (config.loss.type, config.advantage.type) == ("cispo", "centred")
+    assert TrainingConfig(loss={"clip_high": 0.28}).loss.type == "dapo"
 
 
 def test_lists_from_one_string() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from judicaita.errors import ConfigError
 from judicaita.training.config import TrainingConfig
-from judicaita.training.credit import refuse_other_step_mode, weigh_group
+from judicaita.training.credit import refuse_other_step_mode, weigh_groups
 from judicaita.training.rewards import CompositeReward, as_reward, composite_from_config
 from judicaita.types import Completion, Group, RewardResult, Sample
 
@@ -37,6 +37,11 @@ def group_of(*scored: tuple[float | None, list[float] | None]) -> Group:
     completion = Completion((1,), (-1.0,), "stop", 0)
     count = len(scored)
     return Group(Sample("?", "No"), (2,), (completion,) * count, ("",) * count, tuple(results))
+
+
+def weigh_group(group: Group, config: TrainingConfig) -> Group:
+    [weighed] = weigh_groups([group], config)
+    return weighed
 
 
 def test_per_step_by_hand() -> None:

@@ -296,7 +296,7 @@ def update(config: TrainingConfig, folder: Path) -> dict[str, Any]:
         logprobs, entropy = (t.cpu()[mask] for t in policy.logprobs(batch, config.temperature))
     updater = Updater(policy, config, total_steps=10)
     gradients: dict[str, torch.Tensor] = {}
-    updater.optimizer.register_step_pre_hook(
+    updater.optimizers["adamw"].register_step_pre_hook(
         lambda *_: gradients.update({name: p.grad.cpu() for name, p in policy.trainable()})
     )
     supervisor = Supervisor(None, 0, folder / "stalls.txt", print)

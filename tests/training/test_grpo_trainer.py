@@ -641,9 +641,9 @@ def run_out_of_memory(trainer: GRPOTrainer, rows: int) -> list[int]:
     its dropout and an earlier pass has left gradients; returns the rows of each, as they come."""
     logprobs, passes = trainer.policy.logprobs, list[int]()
 
-    def greedy(batch: Any, temperature: float) -> Any:
+    def greedy(batch: Any, *rest: Any, **more: Any) -> Any:
         passes.append(len(batch.rows))
-        found = logprobs(batch, temperature)
+        found = logprobs(batch, *rest, **more)
         has_gradients = any(p.grad is not None for _, p in trainer.policy.trainable())
         if torch.is_grad_enabled() and len(batch.rows) > rows and has_gradients:
             torch.empty(2**62, dtype=torch.uint8)
@@ -710,7 +710,7 @@ def test_too_little_memory_for_one_row_is_told(configure: Configure) -> None:
 def test_other_errors_of_a_pass_are_no_lack_of_memory(configure: Configure) -> None:
     trainer = trainer_of(configure(), share_of_low_bytes)
 
-    def broken(batch: Any, temperature: float) -> Any:
+    def broken(*_: Any, **__: Any) -> Any:
         raise RuntimeError("shapes do not fit")
 
     trainer.policy.logprobs = broken  # type: ignore[method-assign]
@@ -852,6 +852,10 @@ def comparable(trainer: GRPOTrainer) -> list[dict[str, Any]]:
     ]
 
 
+SPIKES = {"factor": 1.01, "window": 2, "skip": False, "backoff": 0.5}
+"""A guard to which many gradients are spikes, and which makes their updates at a lower rate."""
+
+
 @pytest.mark.parametrize(
     "settings",
     [
@@ -866,8 +870,9 @@ def comparable(trainer: GRPOTrainer) -> list[dict[str, Any]]:
             **{"correction": {"type": "token_truncate"}, "sampler": "unrewarded"},
             **{"rehearsal_weight": 0.1, "rehearsal_samples": 3},
         },
+        {"optimizer": "muon", "spikes": SPIKES, "max_grad_value": 1e-3, "num_iterations": 2},
     ],
-    ids=["full", "lora", "rehearsal", "curriculum", "reference", "everything"],
+    ids=["full", "lora", "rehearsal", "curriculum", "reference", "everything", "stability"],
 )
 def test_a_killed_run_goes_on_bit_for_bit(
     configure: Configure, tmp_path: Path, settings: dict[str, Any]
@@ -1214,11 +1219,12 @@ def test_what_is_not_finite_skips_the_step(
     broken(trainer)
     trainer.step()
     before = weights(trainer)
-    moments = {k: v.clone() for k, v in trainer.updater.optimizer.state_dict()["state"][0].items()}
+    adamw = trainer.updater.optimizers["adamw"]
+    moments = {k: v.clone() for k, v in adamw.state_dict()["state"][0].items()}
     drawn = trainer.sampler.position
     record = trainer.step()
     assert same(weights(trainer), before)
-    after = trainer.updater.optimizer.state_dict()["state"][0]
+    after = adamw.state_dict()["state"][0]
     assert all(torch.equal(after[name], moments[name]) for name in moments)
     assert (record.metrics["updates"], trainer.updater.step_count) == (0, 2)
     assert trainer.sampler.position == drawn + 2, "the next step asks other questions"
@@ -1234,6 +1240,47 @@ def test_what_is_not_finite_skips_the_step(
     assert {row["why"] for row in recorded} <= {f"fault: {kind}"}
     assert not any(row["entered_loss"] for row in recorded)
     assert {row["sample_id"] for row in recorded} <= set(fault["samples"])
+
+
+@pytest.mark.parametrize("skip", [True, False], ids=["left out", "made"])
+def test_spikes_are_told(
+    configure: Configure, capsys: pytest.CaptureFixture[str], skip: bool
+) -> None:
+    """A gradient 100,000 times as long in one of the two updates of the third step."""
+    spikes = {"factor": 100, "window": 6, "skip": skip, "backoff": 0.5, "recovery": 4}
+    config = configure(max_steps=4, num_epochs=2, num_iterations=2, spikes=spikes)
+    trainer = GRPOTrainer(config, ROWS, HELD_OUT, share_of_low_bytes)
+    trainer.initialize()
+
+    def hook(gradient: Tensor) -> Tensor:
+        return gradient * (1e5 if trainer.updater.step_count == 5 else 1)
+
+    for _, parameter in trainer.policy.trainable():
+        parameter.register_hook(hook)
+    trainer.train()
+    steps = steps_of(trainer)
+    assert [event["spike"] for event in steps] == [0, 0, 1, 0]
+    assert [event["updates"] for event in steps] == [2, 2, 1 if skip else 2, 2]
+    # At the spike, and at the first update behind it; the second one is back at the schedule's.
+    assert [event["learning_rate_factor"] for event in steps] == [1, 1, 0.5, 1]
+    assert steps[2]["learning_rate"] == 0.5e-3
+    events = read_events(trainer.folder.events)
+    [event] = [event for event in events if event["event"] == "spike"]
+    assert (event["step"], event["applied"], event["learning_rate_factor"]) == (3, not skip, 0.5)
+    assert event["grad_norm"] == steps[2]["grad_norm"] > 1e3 * steps[1]["grad_norm"]
+    assert trainer.policy.version == 8 - skip
+    assert not [event for event in events if event["event"] == "fault"]
+    assert trainer.state.faults_in_a_row == 0
+    told = " ".join(capsys.readouterr().err.split())
+    assert (
+        "over 100 times the median of those before it; the update was "
+        f"{'left out' if skip else 'made'}, and the learning rate is multiplied by 0.5."
+    ) in told
+
+
+def test_without_a_guard_nothing_is_said_of_spikes(configure: Configure) -> None:
+    for event in steps_of(train(configure(), share_of_low_bytes)):
+        assert not {"spike", "learning_rate_factor"} & event.keys()
 
 
 def test_too_many_faults_in_a_row_stop_the_run(configure: Configure) -> None:

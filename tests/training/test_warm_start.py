@@ -168,6 +168,36 @@ def test_a_used_folder_is_refused(configure: Configure) -> None:
         learn(configure(base_model="no-such-folder"))
 
 
+def test_spikes_are_left_out_and_told(
+    configure: Configure, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The rows are learned in turns, and from one of them comes a gradient as long as no other."""
+    rows = [*ROWS[:3], ROWS[3] | {"trace": "Conclusion: " + "$" * 40}]
+    config = configure(
+        **{"batch_size": 1, "num_epochs": 2, "learning_rate": 1e-6, "max_grad_norm": 0},
+        spikes={"factor": 1.3, "window": 4, "backoff": 0.5},
+    )
+    figures = supervised_fine_tuning(config, rows)
+    events = read_events(config.checkpoint_dir / "events.jsonl")
+    spikes = [event for event in events if event["event"] == "spike"]
+    steps = {event["step"]: event for event in events if event["event"] == "step"}
+    assert spikes
+    assert len(steps) == 8, "a spike is no fault"
+    for step, event in steps.items():
+        [*found] = [spike for spike in spikes if spike["step"] == step]
+        assert event["spike"] == len(found)
+        assert event["learning_rate"] == pytest.approx(1e-6 * event["learning_rate_factor"])
+        for spike in found:
+            assert (spike["grad_norm"], spike["applied"]) == (event["grad_norm"], False)
+            assert spike["learning_rate_factor"] == event["learning_rate_factor"] < 1
+    told = " ".join(capsys.readouterr().err.split())
+    assert told.count(
+        "over 1.3 times the median of those before it; the update was left out, and "
+    ) == len(spikes)
+    assert {"spike", "learning_rate_factor"} <= figures.keys()
+    assert read_card(config.checkpoint_dir / "final")["policy_version"] == 8 - len(spikes)
+
+
 def test_numbers_that_are_not_finite_skip_a_step(
     configure: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from torch import Tensor
 from judicaita.errors import DataError
 from judicaita.legal.answers import parse_reasoning
 from judicaita.training.algorithms.advantages import discount_per_step
+from judicaita.training.algorithms.reduction import StepSizes
 from judicaita.training.config import TrainingConfig
 from judicaita.training.policy import Policy
 from judicaita.training.shared_prefix import Forwarded, Packed, pack
@@ -113,6 +115,19 @@ class Batch(TokenBatch):
             yield rows, Batch(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
 
 
+@dataclass(frozen=True)
+class MiniBatch:
+    """What one update learns from: its micro-batches, and the sizes of all of its groups, those
+    included that do not enter the loss."""
+
+    batches: tuple[Batch, ...]
+    sizes: StepSizes
+
+    def sizes_of(self, batch: Batch) -> StepSizes:
+        """The sizes as one of the micro-batches has them."""
+        return replace(self.sizes, pass_tokens=int(batch.mask_B_T.sum()))
+
+
 def collate(
     rows: Sequence[tuple[Sequence[int], Sequence[int]]], pad_id: int, device: torch.device
 ) -> TokenBatch:
@@ -164,15 +179,50 @@ def micro_batches(groups: Sequence[Group], config: TrainingConfig) -> list[list[
             while end < len(lengths) and lengths[end] <= room:
                 room -= lengths[end]
                 end += 1
-            batches[-1].append(_part(group, slice(start, end)))
+            batches[-1].append(_part(group, range(start, end)))
             start = end
     return batches
 
 
-def _part(group: Group, rows: slice) -> Group:
+def _part(group: Group, rows: Sequence[int]) -> Group:
     """Some of a group's completions, as they were weighed among all of them."""
-    of_each = ("completions", "texts", "results", "advantages", "step_returns")
-    return replace(group, **{name: getattr(group, name)[rows] for name in of_each})
+    of_each = ("completions", "texts", "results", "penalties", "advantages", "step_returns")
+    parts: dict[str, Any] = {
+        name: tuple(values[row] for row in rows)
+        for name in of_each
+        if (values := getattr(group, name))  # () where there is nothing of the kind
+    }
+    return replace(group, **parts)
+
+
+def make_mini_batch(
+    entering: Sequence[Group], all_groups: Sequence[Group], policy: Policy, config: TrainingConfig
+) -> MiniBatch:
+    """Micro-batches of the groups that enter the loss, and the sizes of all groups.
+
+    A group without signal adds nothing to the gradient and is left out, but its tokens count, as
+    they would had it gone through the loss with advantages of 0; so do truncated completions where
+    ``mask_truncated`` leaves them out.
+    """
+    if config.mask_truncated:
+        entering = [_part(group, _whole(group)) for group in entering]
+    batches = tuple(
+        make_batch(together, policy, config.grpo_gamma)
+        for together in micro_batches(entering, config)
+    )
+    completions = [completion for group in all_groups for completion in group.completions]
+    sizes = StepSizes(
+        tokens=sum(len(completion.token_ids) for completion in completions),
+        sequences=len(completions),
+        longest=config.generation_max_length,
+        passes=len(batches),
+    )
+    return MiniBatch(batches, sizes)
+
+
+def _whole(group: Group) -> list[int]:
+    """Which completions ended by themselves."""
+    return [n for n, each in enumerate(group.completions) if each.finish_reason != "length"]
 
 
 def make_batch(groups: Sequence[Group], policy: Policy, gamma: float) -> Batch:

@@ -21,6 +21,7 @@ def refuse_unfit(config: RunConfig, model: PretrainedConfig, placement: Placemen
     """`ConfigError` for settings that this model or device does not allow."""
     _refuse_long_context(config, model)
     _refuse_attention(config.attention, model, placement)
+    _refuse_optimizer(config.optimizer, placement)
     if placement.compute == torch.float16 and model.model_type in _OVERFLOWS_FLOAT16:
         raise ConfigError(
             f"precision=fp16: the hidden states of {model.model_type} overflow float16. Set "
@@ -78,4 +79,19 @@ def _refuse_attention(attention: str, model: PretrainedConfig, placement: Placem
         raise ConfigError(
             f"attention={attention}: flash-attn is not installed. Install it, or set "
             "attention=auto."
+        )
+
+
+def _refuse_optimizer(optimizer: str, placement: Placement) -> None:
+    if optimizer != "adamw_8bit":
+        return
+    if placement.device.type != "cuda":
+        raise ConfigError(
+            f"optimizer=adamw_8bit needs CUDA, and this is {placement.device.type}. Set "
+            "optimizer=adamw."
+        )
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ConfigError(
+            "optimizer=adamw_8bit: bitsandbytes is not installed. Install it with `pip install "
+            '"judicaita[gpu]"`, or set optimizer=adamw.'
         )

@@ -25,8 +25,18 @@ from pydantic import (
 )
 
 from judicaita.errors import ConfigError
+from judicaita.training.algorithms.advantages import (
+    AdvantageBound,
+    AdvantageEstimator,
+    NoBound,
+    ZScore,
+)
 from judicaita.training.algorithms.correction import ImportanceCorrection
-from judicaita.training.algorithms.losses import ClippedLoss
+from judicaita.training.algorithms.kl import KLPenalty
+from judicaita.training.algorithms.losses import DAPOLoss, PolicyLoss
+from judicaita.training.algorithms.schedules import Schedule
+from judicaita.training.algorithms.spikes import SpikeGuard
+from judicaita.training.choices import kinds_of, knobs_of, with_kind
 
 CARD = "judicaita.json"
 """In every checkpoint: what made it, its configuration included."""
@@ -189,16 +199,25 @@ class RunConfig(BaseModel):
     """Optimizer steps over which the learning rate rises to its peak."""
     max_grad_norm: float = Field(1.0, ge=0)
     """Gradients are scaled down to this L2 norm; 0 leaves them as they are."""
-    optimizer: Literal["adamw"] = "adamw"
-    """AdamW (arXiv 1711.05101)."""
+    max_grad_value: float = Field(0.0, ge=0)
+    """Before that, each number of a gradient is cut to ± this; 0 leaves them as they are."""
+    spikes: SpikeGuard = Field(default_factory=SpikeGuard)
+    """What is done about gradients out of all proportion to those before."""
+    optimizer: Literal["adamw", "adamw_8bit", "muon"] = "adamw"
+    """AdamW (arXiv 1711.05101); the same with moments of 8 bits (arXiv 2110.02861), on CUDA and
+    with bitsandbytes; or Muon for the matrices of hidden layers, LoRA's included, and AdamW for the
+    rest (arXiv 2502.16982), at AdamW's learning rate."""
     adam_beta2: float = Field(0.999, gt=0, lt=1)
     """Memory of AdamW's second moment; β1 is 0.9."""
     weight_decay: float = Field(0.01, ge=0)
     """Decoupled decay of matrices; vectors (norms, biases) are left alone."""
-    lr_scheduler: Literal["cosine", "linear", "constant"] = "cosine"
-    """How the learning rate falls after the warm-up."""
+    lr_scheduler: Schedule = "cosine"
+    """How the learning rate falls after the warm-up: ``wsd`` at the end alone (arXiv 2404.06395),
+    ``inverse_sqrt`` from the last step of the warm-up on, however long the run is."""
     lr_floor: float = Field(0.0, ge=0, le=1)
     """Share of the peak learning rate towards which it falls."""
+    lr_decay_share: float = Field(0.1, gt=0, le=1)
+    """Share of all steps, the last ones, over which ``wsd`` falls."""
 
     checkpoint_dir: Path = Field(
         Path("./checkpoints/grpo"), json_schema_extra=_flags("--output-dir")
@@ -223,6 +242,9 @@ class RunConfig(BaseModel):
             if data.get("adapter") is not None:
                 profile.pop("use_lora", None)  # who names an adapter wants LoRA
             data = {**profile, **data}
+            for name, field in cls.model_fields.items():
+                if name in data and (kinds := kinds_of(field)):
+                    data[name] = with_kind(data[name], kinds)
             _refuse_yes_for_numbers(cls, data)
         try:
             return handler(data)
@@ -243,6 +265,16 @@ class RunConfig(BaseModel):
             raise ConfigError(
                 f"adapter={self.adapter} with use_lora=False: full fine-tuning trains no adapter. "
                 "Set use_lora=True, or leave the adapter out."
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _decay_is_used(self) -> Self:
+        default = type(self).model_fields["lr_decay_share"].default
+        if self.lr_scheduler != "wsd" and self.lr_decay_share != default:
+            raise ConfigError(
+                f"lr_decay_share={self.lr_decay_share:g} with lr_scheduler={self.lr_scheduler}: "
+                "only wsd has a part of the run to fall in. Set lr_scheduler=wsd, or leave it out."
             )
         return self
 
@@ -274,17 +306,27 @@ class TrainingConfig(RunConfig):
     grpo_gamma: float = Field(0.99, gt=0, le=1)
     """Discount per reasoning step: a token k steps before the conclusion earns γ^k of the
     advantage. 1 is the paper's."""
+    advantage: AdvantageEstimator = Field(default_factory=ZScore)
+    """How the rewards of a group become advantages."""
+    advantage_bound: AdvantageBound = Field(default_factory=NoBound)
+    """How far they may go."""
     num_rollouts: int = 4
     """Completions of each prompt, the group that a reward is compared with (at least 2)."""
+    dynamic_sampling: int = Field(0, ge=0)
+    """So many times a step draws further questions in place of those whose group has no signal
+    (DAPO, arXiv 2503.14476 §3.2); 0 for never. They come from shuffles of their own."""
     micro_batch_tokens: int | None = Field(None, ge=1)
     """At most so many tokens in one training pass, a prompt counted once for its completions; what
     is more is divided. None passes ``batch_size`` groups at a time, whatever their length. Neither
     changes the gradient."""
     num_iterations: int = Field(1, ge=1)
-    """Updates made on each batch of completions; the loss's bounds matter from the second on. Above
-    1, set ``lora_dropout`` to 0: else the ratio compares two dropout masks."""
+    """Passes over each step's completions; the loss's bounds matter from the second update on.
+    Above 1, set ``lora_dropout`` to 0: else the ratio compares two dropout masks."""
+    mini_batches: int = Field(1, ge=1)
+    """Updates of each pass, on as many parts of the step's groups. Above 1 the ratio compares with
+    the policy that sampled, which takes one more forward pass."""
     beta: float = Field(0.0, ge=0)
-    """Weight of the KL penalty (k3) to the reference: the model with its adapter switched off or,
+    """Weight of the KL penalty to the reference: the model with its adapter switched off or,
     in full fine-tuning, a copy of the weights it started from. 0 saves the reference pass."""
     reference_sync_steps: int | None = Field(None, ge=1)
     """Every so many steps the reference follows the policy; it is then a copy of what learns. None
@@ -292,8 +334,24 @@ class TrainingConfig(RunConfig):
     reference_mixup: float = Field(1.0, gt=0, le=1)
     """How far it follows: reference ← mixup · policy + (1 − mixup) · reference. 1 synchronises the
     two; less, with ``reference_sync_steps`` 1, is an exponential moving average."""
-    loss: ClippedLoss = Field(default_factory=ClippedLoss)
+    kl: KLPenalty = Field(default_factory=KLPenalty)
+    """What is penalised, and where. Needs ``beta``."""
+    loss: PolicyLoss = Field(default_factory=DAPOLoss)
     """The policy loss and its own knobs."""
+    entropy_bonus: float = Field(0.0, ge=0)
+    """Weight of the mean entropy (nats per token), which is taken from the loss: it keeps a policy
+    from settling early."""
+    top_entropy: float = Field(1.0, gt=0, le=1)
+    """Only this share of the step's tokens enters the policy loss, those where the policy was least
+    certain (arXiv 2506.01939: .2); it takes one more forward pass. 1 for all."""
+    mask_truncated: bool = False
+    """Completions that the token limit cut stay out of the loss (DAPO §3.4's overlong filtering);
+    their rewards and tokens count for the others."""
+    overlong_buffer: int | None = Field(None, ge=1)
+    """So many tokens before ``generation_max_length`` a completion begins to lose reward, linearly
+    up to ``overlong_penalty`` (soft overlong punishment, DAPO §3.4); None for never."""
+    overlong_penalty: float = Field(1.0, gt=0)
+    """What a completion of the longest length loses. Needs ``overlong_buffer``."""
     correction: ImportanceCorrection = Field(default_factory=ImportanceCorrection)
     """What tokens count for that were drawn from another distribution than the policy's."""
 
@@ -438,6 +496,7 @@ class TrainingConfig(RunConfig):
                 f"reference_mixup={self.reference_mixup:g} without reference_sync_steps: the "
                 "reference stays as it is. Set reference_sync_steps, 1 for a moving average."
             )
+        self._refuse_without_meaning()
         check_step_mode(self.step_mode, self.step_weight)
         weights = ["format_weight", "outcome_weight", "verbosity_weight"]
         if self.step_mode != "per_step":  # which leaves true steps out of the composite
@@ -448,6 +507,84 @@ class TrainingConfig(RunConfig):
                 "rewarded. Set at least one above 0 (defaults 0.3, 0.5, 0.2)."
             )
         return self
+
+    @property
+    def updates_per_step(self) -> int:
+        """Optimizer updates that a step makes."""
+        return self.num_iterations * self.mini_batches
+
+    @property
+    def penalises(self) -> bool:
+        """Whether the KL penalty is a term of the loss."""
+        return self.beta > 0 and self.kl.place == "loss"
+
+    def _refuse_without_meaning(self) -> None:
+        """`ConfigError` for algorithms that change nothing, or cannot go together."""
+        penalties = [
+            *(["kl.place=reward"] if self.kl.place == "reward" else []),
+            *([f"overlong_buffer={self.overlong_buffer}"] if self.overlong_buffer else []),
+        ]
+        refusals = (
+            (
+                self.beta == 0 and self.kl != KLPenalty(),
+                "kl.… with beta=0: there is no penalty. Set beta above 0, or leave kl out.",
+            ),
+            (
+                self.overlong_buffer is None and self.overlong_penalty != 1,
+                f"overlong_penalty={self.overlong_penalty:g} without overlong_buffer: nothing is "
+                "too long. Set overlong_buffer, or leave it out.",
+            ),
+            (
+                self.overlong_buffer is not None
+                and self.overlong_buffer > self.generation_max_length,
+                f"overlong_buffer={self.overlong_buffer} is more than generation_max_length="
+                f"{self.generation_max_length}, so that every completion would lose reward. Lower "
+                "it.",
+            ),
+            (
+                self.overlong_buffer is not None and self.mask_truncated,
+                "overlong_buffer with mask_truncated: what is punished most would stay out of the "
+                "loss. Set one of them.",
+            ),
+            (
+                self.dynamic_sampling > 0 and self.num_rollouts == 2,
+                "dynamic_sampling with num_rollouts=2: two completions are equal so often that "
+                "most of what is drawn is thrown away. Set num_rollouts to 4 or more.",
+            ),
+            (
+                self.dynamic_sampling > 0 and self.loss.counts_all,
+                f"dynamic_sampling with loss.type={self.loss.type}: one replaces groups without "
+                "signal, the other counts them. Set another loss.type.",
+            ),
+            (
+                self.mini_batches > self.samples_per_step,
+                f"mini_batches={self.mini_batches} of {self.samples_per_step} groups a step: some "
+                "would be empty. Lower it, or raise batch_size.",
+            ),
+            (
+                self.advantage.looks_beyond_the_group and self.step_mode == "per_step",
+                f"advantage.type={self.advantage.type} with step_mode=per_step: steps are compared "
+                "within their group. Set another advantage.type.",
+            ),
+            (
+                self.advantage.type == "gdpo" and penalties != [],
+                f"advantage.type=gdpo with {' and '.join(penalties)}: it looks at the parts of the "
+                "reward, and a penalty is none. Leave one of them out.",
+            ),
+            (
+                self.advantage.type == "gdpo" and self.step_mode == "gated",
+                "advantage.type=gdpo with step_mode=gated: the gate is on the sum of parts, and it "
+                "looks at each by itself. Set step_mode=additive, or another advantage.type.",
+            ),
+            (
+                self.advantage.type == "gdpo" and self.reward is not None,
+                f"advantage.type=gdpo with reward={self.reward}: it needs the parts of the "
+                "composite. Leave reward out, or set another advantage.type.",
+            ),
+        )
+        for applies, sentence in refusals:
+            if applies:
+                raise ConfigError(sentence)
 
 
 def check_step_mode(step_mode: StepMode, step_weight: float) -> StepMode:
@@ -491,7 +628,9 @@ def nearest(name: str, known: list[str]) -> str:
 def _paths(model: type[BaseModel], parent: str = "") -> Iterator[str]:
     """Dotted names of all settings: ``batch_size``, ``loss.clip_low``."""
     for name, field in model.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+        if kinds := kinds_of(field):
+            yield from (f"{parent}{name}.{knob}" for knob, _, _ in knobs_of(kinds))
+        elif isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             yield from _paths(field.annotation, f"{parent}{name}.")
         else:
             yield f"{parent}{name}"
@@ -511,14 +650,35 @@ def _refuse_yes_for_numbers(config_class: type[RunConfig], data: Mapping[str, An
 def _sentence(config_class: type[RunConfig], report: ValidationError) -> str:
     """What, why and the fix of the first error; how many more there are."""
     first, *others = report.errors()
-    path = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        known = list(_paths(config_class))
-        sentence = f"{path}: no such setting.{nearest(path, known)} See docs/configuration.md."
+    location = [str(part) for part in first["loc"]]
+    field = config_class.model_fields.get(location[0]) if location else None
+    kinds = kinds_of(field) if field else {}
+    kind = kinds.get(location.pop(1)) if kinds and len(location) > 1 else None
+    path = ".".join(location)
+    reason = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    if first["type"] == "union_tag_invalid":
+        name = str(first["ctx"]["tag"])
+        sentence = (
+            f"{path}.type={name!r}: there is no such kind.{nearest(name, list(kinds))} Use one of "
+            f"{', '.join(kinds)}."
+        )
+    elif first["type"] == "extra_forbidden":
+        knob, having = location[-1], [n for n, c in kinds.items() if location[-1] in c.model_fields]
+        if kind is not None and having:
+            sentence = (
+                f"{path}: {location[0]}.type={kind.model_fields['type'].default} has no such knob, "
+                f"which is one of {', '.join(having)}. Leave {knob} out, or set another "
+                f"{location[0]}.type."
+            )
+        else:
+            known = list(_paths(config_class))
+            sentence = f"{path}: no such setting.{nearest(path, known)} See docs/configuration.md."
+    elif isinstance(first["input"], Mapping) and first["type"] == "value_error":
+        sentence = f"{path}: {reason}."
     else:
-        reason = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
-        field = config_class.model_fields.get(path)
-        default = field.default if field and not field.default_factory else None
+        fields = kind.model_fields if kind else config_class.model_fields
+        own = fields.get(location[-1]) if kind or len(location) == 1 else None
+        default = own.default if own and not own.default_factory else None
         if isinstance(default, Path):
             default = str(default)
         fix = "" if default is None or "default" in reason else f" (default {default!r})"

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import torch
 
 from judicaita.errors import ConfigError
 from judicaita.training.algorithms.advantages import (
-    group_advantages,
-    has_signal,
+    Rewards,
+    cancels,
+    outcome_advantages,
+    overlong_penalty,
     step_advantages,
     step_returns,
 )
 from judicaita.training.config import TrainingConfig
 from judicaita.training.metrics import ENTERED
 from judicaita.training.reward_plugins import Reward
+from judicaita.training.rewards import reward_parts
 from judicaita.types import Group, RewardResult
 
 NO_SIGNAL = "no signal"
+CANCELLED = "rewards cancel"
+"""Its parts differ, and what one gives the others take: the total is the same for all."""
 ABSTAINED = "reward abstained"
+REPLACED = "replaced"
+"""Without signal, and another question's group has its place in the step."""
+TRUNCATED = "truncated"
+"""All of its completions were cut, and ``mask_truncated`` leaves these out."""
 
 
 def refuse_other_step_mode(config: TrainingConfig, reward: Reward) -> None:
@@ -34,30 +43,100 @@ def refuse_other_step_mode(config: TrainingConfig, reward: Reward) -> None:
         )
 
 
-def weigh_group(group: Group, config: TrainingConfig) -> Group:
-    """The group with its advantages and, with ``step_mode=per_step``, the returns of its steps.
+def weigh_groups(
+    groups: Sequence[Group],
+    config: TrainingConfig,
+    divergences: Sequence[Sequence[float]] | None = None,
+) -> list[Group]:
+    """A step's groups with their advantages and, with ``step_mode=per_step``, their steps' returns.
 
-    A group whose reward abstained has advantages of 0 and no signal.
+    Before advantages are estimated, a completion loses its overlong penalty, and beta times its
+    divergence from the reference where ``divergences`` has one for each completion of each group. A
+    group whose reward abstained has advantages of 0 and no signal.
     """
-    scores = [result.score for result in group.results if result.score is not None]
-    if not scores:
-        return replace(group, advantages=(0.0,) * len(group.completions))
-    rewards_1_G = torch.tensor([scores], dtype=torch.float64)
-    advantages_1_G = group_advantages(rewards_1_G, config.grpo_tau)
-    returns = _returns(group, config) if config.step_mode == "per_step" else ()
-    return replace(
-        group,
-        advantages=tuple(advantages_1_G[0].tolist()),
-        step_returns=returns,
-        has_signal=bool(has_signal(rewards_1_G)[0]) or any(any(own) for own in returns),
+    of_each: Sequence[Sequence[float] | None] = divergences or [None] * len(groups)
+    groups = [
+        replace(group, penalties=_penalties(group, config, own))
+        for group, own in zip(groups, of_each, strict=True)
+    ]
+    scored = [group for group in groups if group.results[0].score is not None]
+    rewards = _rewards_of(scored) if scored else None
+    weighed = iter(_weighed(scored, rewards, config) if rewards else ())
+    return [
+        next(weighed)
+        if group.results[0].score is not None
+        else replace(group, advantages=(0.0,) * len(group.completions))
+        for group in groups
+    ]
+
+
+def _penalties(
+    group: Group, config: TrainingConfig, divergences: Sequence[float] | None
+) -> tuple[float, ...]:
+    """What each completion loses of its reward; () where none can."""
+    if divergences is None and config.overlong_buffer is None:
+        return ()
+    found = []
+    for number, completion in enumerate(group.completions):
+        lost = 0.0
+        if config.overlong_buffer is not None:
+            length, longest = len(completion.token_ids), config.generation_max_length
+            part = overlong_penalty(length, longest, config.overlong_buffer)
+            lost += config.overlong_penalty * part
+        if divergences is not None:
+            lost += divergences[number]
+        found.append(lost)
+    return tuple(found)
+
+
+def _rewards_of(groups: Sequence[Group]) -> Rewards:
+    """What groups of one size were given, penalties taken off the total."""
+    names = sorted({name for group in groups for name in reward_parts(group.results[0])})
+    total, parts, weights = [], [], []
+    for group in groups:
+        lost = group.penalties or (0.0,) * len(group.results)
+        pairs = zip(group.results, lost, strict=True)
+        total.append([(result.score or 0.0) - penalty for result, penalty in pairs])
+        own = [reward_parts(result) for result in group.results]
+        parts.append([[scores.get(name, 0.0) for scores in own] for name in names])
+        details = group.results[0].details
+        weights.append([details[name]["weight"] if name in own[0] else 0.0 for name in names])
+    total_P_G = torch.tensor(total, dtype=torch.float64)
+    return Rewards(
+        total_P_G,
+        torch.tensor(parts, dtype=torch.float64).reshape(len(groups), len(names), -1)
+        if names
+        else total_P_G.new_zeros(len(groups), 0, total_P_G.shape[1]),
+        torch.tensor(weights, dtype=torch.float64).reshape(len(groups), len(names)),
     )
 
 
+def _weighed(groups: Sequence[Group], rewards: Rewards, config: TrainingConfig) -> Iterator[Group]:
+    advantages_P_G = outcome_advantages(
+        rewards, config.advantage, config.grpo_tau, config.advantage_bound
+    )
+    signal_P, cancels_P = config.advantage.has_signal(rewards), cancels(rewards)
+    for number, group in enumerate(groups):
+        returns = _returns(group, config) if config.step_mode == "per_step" else ()
+        yield replace(
+            group,
+            advantages=tuple(advantages_P_G[number].tolist()),
+            step_returns=returns,
+            has_signal=bool(signal_P[number]) or any(any(own) for own in returns),
+            cancels=bool(cancels_P[number]),
+        )
+
+
 def why(group: Group, config: TrainingConfig) -> str:
-    """Why a group enters the loss, or not. With a KL penalty even equal rewards do."""
+    """Why a group enters the loss, or not. With a KL penalty or an entropy bonus in it even equal
+    rewards do, and so they do where the loss has to count their tokens."""
     if group.results[0].score is None:
         return ABSTAINED
-    return ENTERED if group.has_signal or config.beta > 0 else NO_SIGNAL
+    if config.mask_truncated and all(c.finish_reason == "length" for c in group.completions):
+        return TRUNCATED
+    if group.has_signal or config.penalises or config.entropy_bonus or config.loss.counts_all:
+        return ENTERED
+    return CANCELLED if group.cancels else NO_SIGNAL
 
 
 def _returns(group: Group, config: TrainingConfig) -> tuple[tuple[float, ...], ...]:
@@ -75,7 +154,9 @@ def _returns(group: Group, config: TrainingConfig) -> tuple[tuple[float, ...], .
         [[*own, *[0.0] * (width - len(own))] for own in credits], dtype=torch.float64
     )
     mask_G_S = torch.arange(width) < lengths_G[:, None]
-    advantages_G_S = step_advantages(credits_G_S, mask_G_S, config.grpo_tau)
+    advantages_G_S = step_advantages(
+        credits_G_S, mask_G_S, config.advantage, config.grpo_tau, config.advantage_bound
+    )
     others = config.format_weight + config.outcome_weight + config.verbosity_weight
     returns_G_S = step_returns(advantages_G_S, config.grpo_gamma) * config.step_weight / others
     return tuple(

@@ -7,6 +7,7 @@ algorithm, call by call; everything else here prepares it or keeps its records.
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,11 +17,11 @@ from typing import Any
 
 from judicaita.errors import CheckpointError, JudicaitaError, NumericalError, RunStopped
 from judicaita.training import checkpoints
-from judicaita.training.batching import Batch, Item, encode_prompts, make_batch, micro_batches
+from judicaita.training.batching import Item, MiniBatch, encode_prompts, make_mini_batch
 from judicaita.training.config import TrainingConfig
 from judicaita.training.console import TrainingConsole
 from judicaita.training.coverage import probe_coverage
-from judicaita.training.credit import refuse_other_step_mode, weigh_group, why
+from judicaita.training.credit import REPLACED, refuse_other_step_mode, weigh_groups, why
 from judicaita.training.data_curation import split_samples, subsample, to_jsonl, to_samples
 from judicaita.training.devices import place, use_threads
 from judicaita.training.durable import write_file
@@ -35,7 +36,13 @@ from judicaita.training.metrics import (
     require_events,
     sync_events,
 )
-from judicaita.training.optimization import Updater, halvings_told
+from judicaita.training.optimization import (
+    UpdateInfo,
+    Updater,
+    halvings_told,
+    spike_fields,
+    spike_told,
+)
 from judicaita.training.policy import Policy
 from judicaita.training.prefill import KeptPrefill
 from judicaita.training.records import RunRecorder, StepRecord
@@ -205,7 +212,7 @@ class GRPOTrainer:
             self.sampler.total_batches, self.config.max_steps or self.sampler.total_batches
         )
         self.updater = Updater(
-            self.policy, self.config, self.total_steps * self.config.num_iterations
+            self.policy, self.config, self.total_steps * self.config.updates_per_step
         )
         source = self.rehearsal_source
         rehearsal = Rehearsal(self.policy, self.config, source) if source is not None else None
@@ -225,6 +232,7 @@ class GRPOTrainer:
             self.sampler,
             rehearsal,
             reference,
+            self.config.beta,
             {
                 "train": checkpoints.fingerprint(self.train_samples),
                 "eval": checkpoints.fingerprint(self.eval_samples),
@@ -355,23 +363,27 @@ class GRPOTrainer:
         halvings = self.updater.halvings
         items = self.sampler.draw()
         groups: list[Group] = []
+        replaced: list[Group] = []
         try:
-            with record.timed("generate"):
-                groups = self._generate(items, record.step)
-            with record.timed("score"):
-                groups = self._score(groups)
-            self.sampler.observe(groups)
-            groups = self._advantages(groups)
+            with self.kept.for_update():
+                with record.timed("generate"):
+                    groups = self._generate(items, record.step)
+                with record.timed("score"):
+                    groups = self._score(groups)
+                replaced = self._replace_equal(groups, record)
+            self.sampler.observe(groups + replaced)
+            groups = self._advantages(groups, record)
             with record.timed("batch"):
-                batches, token_count = self._batch(groups)
+                mini_batches = self._batch(groups)
             with record.timed("update"):
-                record.metrics |= self.update(batches, token_count)
+                record.metrics |= self.update(mini_batches, self.state.beta)
+            self._adapt_beta(record)
             self.state.faults_in_a_row = 0
         except StopRequested:
             self.state.return_to(before)
             raise
         except NumericalError as error:
-            self.updater.skip_to(before["updates"] + self.config.num_iterations)
+            self.updater.skip_to(before["updates"] + self.config.updates_per_step)
             record.metrics["updates"] = float(self.policy.version - version)
             groups = self._note_fault(record, items, groups, error)
         if self.state.reference is not None:
@@ -379,39 +391,73 @@ class GRPOTrainer:
         self.engine.sync()
         if self.updater.halvings > halvings:
             self._note_halvings(record.step)
-        self._record(groups, record)
+        for spike in self.updater.take_spikes():
+            self._note_spike(record.step, spike)
+        self._record(groups, replaced, record)
         self.state.steps_done = record.step
         return record
 
-    def _generate(self, items: Sequence[Item], step: int) -> list[Group]:
+    def _generate(self, items: Sequence[Item], step: int, attempt: int = 0) -> list[Group]:
         """G completions of every prompt."""
-        seeds = random.Random(f"{self.config.seed}/rollouts/{step}")
-        with self.kept.for_update():
-            return sample_groups(self.policy, self.engine, items, self.config, seeds)
+        name = f"{self.config.seed}/rollouts/{step}"
+        seeds = random.Random(f"{name}/{attempt}" if attempt else name)
+        return sample_groups(self.policy, self.engine, items, self.config, seeds)
 
     def _score(self, groups: Sequence[Group]) -> list[Group]:
         """A reward for every completion."""
         return [score_group(group, self.reward, self.supervisor.pulse) for group in groups]
 
-    def _advantages(self, groups: Sequence[Group]) -> list[Group]:
+    def _replace_equal(self, groups: list[Group], record: StepRecord) -> list[Group]:
+        """Dynamic sampling (DAPO §3.2): put groups of further questions in the place of those
+        without signal; returns these. What is still without when the attempts are used up stays."""
+        replaced: list[Group] = []
+        for attempt in range(1, self.config.dynamic_sampling + 1):
+            weighed = weigh_groups(groups, self.config)
+            equal = [number for number, each in enumerate(weighed) if not each.has_signal]
+            if not equal:
+                break
+            items = self.sampler.draw_further(len(equal))
+            with record.timed("generate"):
+                fresh = self._generate(items, record.step, attempt)
+            with record.timed("score"):
+                fresh = self._score(fresh)
+            for number, group in zip(equal, fresh, strict=True):
+                replaced.append(weighed[number])
+                groups[number] = group
+        if self.config.dynamic_sampling:
+            record.metrics["replaced_groups"] = float(len(replaced))
+        return replaced
+
+    def _advantages(self, groups: Sequence[Group], record: StepRecord) -> list[Group]:
         """How much better each completion was than its group, over tau; so with its steps."""
-        return [weigh_group(group, self.config) for group in groups]
+        divergences = None
+        if self.config.beta > 0 and self.config.kl.place == "reward":
+            with record.timed("reference"):
+                found = self.update.divergences(groups)
+            tokens = sum(len(c.token_ids) for group in groups for c in group.completions)
+            record.metrics["kl"] = sum(map(sum, found)) / tokens
+            divergences = [[self.state.beta * each for each in own] for own in found]
+        return weigh_groups(groups, self.config, divergences)
 
-    def _batch(self, groups: Sequence[Group]) -> tuple[list[Batch], int]:
-        """Micro-batches of the groups that enter the loss, and the tokens of all groups.
-
-        A group without signal adds nothing to the gradient and is left out, but its tokens count in
-        the mean, as they would had it gone through the loss with advantages of 0.
-        """
-        entering = [group for group in groups if why(group, self.config) == ENTERED]
-        batches = [
-            make_batch(together, self.policy, self.config.grpo_gamma)
-            for together in micro_batches(entering, self.config)
+    def _batch(self, groups: Sequence[Group]) -> list[MiniBatch]:
+        """The parts of the groups that updates learn from, one after the other."""
+        size = math.ceil(len(groups) / self.config.mini_batches)
+        parts = [groups[start : start + size] for start in range(0, len(groups), size)]
+        return [
+            make_mini_batch(
+                [group for group in part if why(group, self.config) == ENTERED],
+                part,
+                self.policy,
+                self.config,
+            )
+            for part in parts
         ]
-        token_count = sum(
-            len(completion.token_ids) for group in groups for completion in group.completions
-        )
-        return batches, token_count
+
+    def _adapt_beta(self, record: StepRecord) -> None:
+        """The KL penalty's weight follows the divergence, if it is to."""
+        if self.config.kl.target and "kl" in record.metrics:
+            record.metrics["beta"] = self.state.beta
+            self.state.beta = self.config.kl.adapted(self.state.beta, record.metrics["kl"])
 
     # ── stops and faults ─────────────────────────────────────────────────────────────────────────
 
@@ -453,6 +499,12 @@ class GRPOTrainer:
             self.recorder.event("out_of_memory", step, {"micro_batches_divided_by": 2**halvings})
             self.console.message(halvings_told(step, halvings))
 
+    def _note_spike(self, step: int, spike: UpdateInfo) -> None:
+        """A gradient was out of all proportion."""
+        with self.recorder.opened(self.steps_done, self.total_steps):
+            self.recorder.event("spike", step, spike_fields(spike))
+            self.console.message(spike_told(step, spike, self.config.spikes))
+
     def _stop_if_faulty(self, record: StepRecord) -> None:
         """`NumericalError` once too many steps in a row have met numbers that are not finite."""
         count, fault = self.state.faults_in_a_row, record.fault
@@ -469,13 +521,17 @@ class GRPOTrainer:
 
     # ── records ──────────────────────────────────────────────────────────────────────────────────
 
-    def _record(self, groups: Sequence[Group], record: StepRecord) -> None:
+    def _record(
+        self, groups: Sequence[Group], replaced: Sequence[Group], record: StepRecord
+    ) -> None:
         """Events, completions, trackers and the screen."""
         record.metrics |= self.sampler.figures()
         fault = f"fault: {record.fault.kind}" if record.fault else ""
         reasons = [fault or why(group, self.config) for group in groups]
+        reasons += [fault or REPLACED] * len(replaced)
+        together = [*groups, *replaced]
         with self.recorder.opened(self.steps_done, self.total_steps):
-            self.recorder.step(record, groups, reasons, parts=self.reward.part_names)
+            self.recorder.step(record, together, reasons, parts=self.reward.part_names)
 
     def evaluate(self) -> dict[str, float]:
         """Greedy answers to the held-out samples (at most ``eval_samples``), graded."""

@@ -166,17 +166,22 @@ class Policy:
         return low
 
     def logprobs(
-        self, batch: TokenBatch, temperature: float, forwarded: Forwarded | None = None
+        self,
+        batch: TokenBatch,
+        temperature: float,
+        forwarded: Forwarded | None = None,
+        *,
+        entropy_gradient: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """Log-probability and entropy of every completion token, both [B, T], in nats.
 
         Where the model allows it, a prompt that several rows share is forwarded once for all of
         them, and not at all where it has been ``forwarded`` by these weights before. Entries
         outside the batch's mask are meaningless. A backward pass belongs inside of the same
-        `training_pass`.
+        `training_pass`; it goes through the entropy only where asked for.
         """
         if not self.knows_architecture:
-            return self._logprobs_of_any_model(batch, temperature)
+            return self._logprobs_of_any_model(batch, temperature, entropy_gradient)
         mask_B_T = batch.mask_B_T
         with self.placement.autocast(), self.training_pass(batch):
             packed = batch.shares_prompts
@@ -184,9 +189,13 @@ class Policy:
             targets_N = batch.completion_ids_B_T[mask_B_T]
             if any(p.requires_grad for p in self._causal.get_output_embeddings().parameters()):
                 vocabulary = self._causal.config.vocab_size
-                found = chunked_logprobs(self.head, hidden_N_D, targets_N, temperature, vocabulary)
+                found = chunked_logprobs(
+                    self.head, hidden_N_D, targets_N, temperature, vocabulary, entropy_gradient
+                )
             else:
-                found = frozen_head_logprobs(self.head, hidden_N_D, targets_N, temperature)
+                found = frozen_head_logprobs(
+                    self.head, hidden_N_D, targets_N, temperature, entropy_gradient
+                )
         logprobs_B_T, entropy_B_T = (
             values_N.new_zeros(mask_B_T.shape).masked_scatter(mask_B_T, values_N)
             for values_N in found
@@ -257,7 +266,7 @@ class Policy:
         return hidden_B_L_D[:, -length_T - 1 : -1][batch.mask_B_T]
 
     def _logprobs_of_any_model(
-        self, batch: TokenBatch, temperature: float
+        self, batch: TokenBatch, temperature: float, entropy_gradient: bool = False
     ) -> tuple[Tensor, Tensor]:
         length_T = batch.completion_ids_B_T.shape[1]
         with self.placement.autocast():
@@ -268,7 +277,8 @@ class Policy:
                 use_cache=False,
                 logits_to_keep=length_T + 1,
             )
-        return token_logprobs(output.logits[:, :-1], batch.completion_ids_B_T, temperature)
+        logits_B_T_V, targets_B_T = output.logits[:, :-1], batch.completion_ids_B_T
+        return token_logprobs(logits_B_T_V, targets_B_T, temperature, entropy_gradient)
 
     @contextlib.contextmanager
     def reference(self) -> Iterator[None]:

@@ -105,7 +105,7 @@ class KeptPrefill:
         )
         # The decoder lives on for as long as completions are drawn, the graph until the update.
         decoder.states = {}
-        return logits_R_V.detach()
+        return logits_R_V
 
     def take(self, batches: Sequence[Batch]) -> TakenPrefill | None:
         """What of it is worth going on from for these batches; it is there once."""

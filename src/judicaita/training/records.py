@@ -29,12 +29,12 @@ class StepRecord:
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
-        """Record the wall-clock seconds of a stage."""
+        """Record the wall-clock seconds of a stage; of its turns, where it has several."""
         start = perf_counter()
         try:
             yield
         finally:
-            self.seconds[stage] = perf_counter() - start
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + perf_counter() - start
 
 
 class RunRecorder:

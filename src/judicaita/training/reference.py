@@ -49,8 +49,8 @@ def _section(config_class: type[RunConfig]) -> Iterator[str]:
 
 
 def _is_shared(option: Option) -> bool:
-    same = TrainingConfig.model_fields.get(option.path)
-    return same is not None and same.description == option.field.description
+    same = {each.path: each.field.description for each in options(TrainingConfig)}
+    return same.get(option.path) == option.field.description
 
 
 def _row(option: Option) -> str:
@@ -67,6 +67,14 @@ def _row(option: Option) -> str:
         if hasattr(limit, name)
     )
     note = f" ({bounds})" if bounds else ""
+    if option.kinds and not option.path.endswith(".type"):
+        having = ", ".join(
+            f"`{kind}`" + ("" if own == default else f" (default {own})")
+            for kind, own in option.kinds
+        )
+        text = f"Of {having}: {text[:1].lower() + text[1:]}"
+    if option.path.endswith(".type"):
+        text = f"{text} One of {', '.join(f'`{kind}`' for kind, _ in option.kinds)}."
     return f"| `{option.path}` | {shown or '(none)'} | {names} | {text}{note} |"
 
 

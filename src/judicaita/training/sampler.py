@@ -76,7 +76,10 @@ class ShuffleSampler(Generic[T]):
         self.seed = seed
         self.position = 0
         """Samples drawn so far, over all epochs."""
+        self.further = 0
+        """Samples drawn beside these, in place of others."""
         self._shuffles = Shuffles(items, str(seed))
+        self._further = Shuffles(items, f"{seed}/further")
 
     @property
     def total_batches(self) -> int:
@@ -90,6 +93,12 @@ class ShuffleSampler(Generic[T]):
         self.position = end
         return batch
 
+    def draw_further(self, count: int) -> list[T]:
+        """So many more, of shuffles that never end and leave those of `draw` alone."""
+        batch = [self._further[self.further + place] for place in range(count)]
+        self.further += count
+        return batch
+
     def observe(self, groups: Iterable[Group]) -> None:
         """Learn how scored groups fared; a plain shuffle pays no attention."""
 
@@ -99,7 +108,12 @@ class ShuffleSampler(Generic[T]):
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs to go on with the next sample."""
-        return {"position": self.position, "total": self.total, "seed": self.seed}
+        return {
+            "position": self.position,
+            "further": self.further,
+            "total": self.total,
+            "seed": self.seed,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where `state_dict` was taken; samples and strategy must be the same."""
@@ -115,7 +129,7 @@ class ShuffleSampler(Generic[T]):
                 f"the checkpoint was drawing with sampler={before}, whose state says nothing to "
                 f"sampler={now}. Resume with sampler={before}."
             )
-        self.position = int(state["position"])
+        self.position, self.further = int(state["position"]), int(state.get("further", 0))
 
     @property
     def strategy(self) -> str:

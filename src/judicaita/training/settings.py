@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from judicaita.errors import ConfigError
+from judicaita.training.choices import kinds_of, knobs_of
 from judicaita.training.config import RunConfig, nearest, profile_of
 
 ConfigT = TypeVar("ConfigT", bound=RunConfig)
@@ -31,6 +32,8 @@ class Option:
     variable: str
     """``GRPO_BATCH_SIZE``; a leading ``grpo_`` of the field is not doubled."""
     field: FieldInfo
+    kinds: tuple[tuple[str, Any], ...] = ()
+    """Of a setting that is one of several kinds: which ones have it, and their defaults."""
 
 
 def options(config_class: type[RunConfig]) -> list[Option]:
@@ -41,14 +44,25 @@ def options(config_class: type[RunConfig]) -> list[Option]:
 def _walk(model: type[BaseModel], prefix: str, parent: str) -> Iterator[Option]:
     for name, field in model.model_fields.items():
         path = f"{parent}{name}"
+        if kinds := kinds_of(field):
+            for knob, own, having in knobs_of(kinds):
+                defaults = tuple((k, c.model_fields[knob].default) for k, c in having.items())
+                yield _option(prefix, f"{path}.{knob}", own, defaults)
+            continue
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             yield from _walk(field.annotation, prefix, f"{path}.")
             continue
-        extra = field.json_schema_extra
-        more = extra.get("flags", []) if isinstance(extra, dict) else []
-        flags = (f"--{path.replace('_', '-')}", *(str(flag) for flag in _as_list(more)))
-        variable = prefix + path.upper().removeprefix(prefix).replace(".", "__")
-        yield Option(path, flags, variable, field)
+        yield _option(prefix, path, field)
+
+
+def _option(
+    prefix: str, path: str, field: FieldInfo, kinds: tuple[tuple[str, Any], ...] = ()
+) -> Option:
+    extra = field.json_schema_extra
+    more = extra.get("flags", []) if isinstance(extra, dict) else []
+    flags = (f"--{path.replace('_', '-')}", *(str(flag) for flag in _as_list(more)))
+    variable = prefix + path.upper().removeprefix(prefix).replace(".", "__")
+    return Option(path, flags, variable, field, kinds)
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -28,6 +28,8 @@ class RunState:
     rehearsal: Rehearsal | None
     reference: ReferenceCopy | None
     """None where there is no copy: no penalty, or the adapter is switched off for it."""
+    beta: float
+    """Weight of the KL penalty, which may adapt."""
     data: Mapping[str, str]
     """Fingerprints of the training and the held-out samples."""
     steps_done: int = 0
@@ -66,6 +68,7 @@ class RunState:
             "data": dict(self.data),
             "faults_in_a_row": self.faults_in_a_row,
             "evaluated": self.evaluated,
+            "beta": self.beta,
             "updater": self.updater.state_dict(),
             **({"reference": self.reference.state_dict()} if self.reference else {}),
             **self.position(),
@@ -87,6 +90,7 @@ class RunState:
                     "Resume with the beta, use_lora and reference_sync_steps of that run."
                 )
             self.reference.load_state_dict(state["reference"])
+        self.beta = float(state.get("beta", self.beta))
         self.steps_done = int(state["steps_done"])
         self.faults_in_a_row = int(state["faults_in_a_row"])
         step, metrics = state["evaluated"] or (-1, {})

@@ -10,7 +10,7 @@ from judicaita.errors import DataError
 from judicaita.training.algorithms.reduction import token_mean
 from judicaita.training.batching import collate
 from judicaita.training.config import RunConfig
-from judicaita.training.optimization import Updater, require_finite
+from judicaita.training.optimization import UpdateInfo, Updater, require_finite
 from judicaita.training.policy import Policy
 from judicaita.types import Sample
 
@@ -23,8 +23,7 @@ class SupervisedStep:
     loss: float
     """Nats per completion token."""
     tokens: int
-    grad_norm: float
-    learning_rate: float
+    update: UpdateInfo
 
 
 Row = tuple[tuple[int, ...], tuple[int, ...]]
@@ -97,4 +96,4 @@ def supervised_step(
         min(micro_batch, len(rows)),
     )
     info = updater.step()
-    return SupervisedStep(updater.step_count, loss, tokens, info.grad_norm, info.learning_rate)
+    return SupervisedStep(updater.step_count, loss, tokens, info)

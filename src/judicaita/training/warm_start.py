@@ -16,7 +16,7 @@ from judicaita.training.devices import place, use_threads
 from judicaita.training.embedded import resolve_base_model
 from judicaita.training.loading import load_policy
 from judicaita.training.metrics import EventLog
-from judicaita.training.optimization import Updater, halvings_told
+from judicaita.training.optimization import Updater, halvings_told, spike_fields, spike_told
 from judicaita.training.run_folder import RunFolder
 from judicaita.training.sampler import ShuffleSampler
 from judicaita.training.supervised import Row, fitting_rows, supervised_row, supervised_step
@@ -101,11 +101,16 @@ def _learn(
                 halvings = updater.halvings
                 events.write("out_of_memory", step, {"micro_batches_divided_by": 2**halvings})
                 console.message(halvings_told(step, halvings))
+            spikes = updater.take_spikes()
+            for spike in spikes:
+                events.write("spike", step, spike_fields(spike))
+                console.message(spike_told(step, spike, config.spikes))
             figures = {
                 "loss": done.loss,
                 "tokens": float(done.tokens),
-                "grad_norm": done.grad_norm,
-                "learning_rate": done.learning_rate,
+                "grad_norm": done.update.grad_norm,
+                "learning_rate": done.update.learning_rate,
+                **updater.spike_figures(done.update, len(spikes)),
                 "tokens_per_second": done.tokens / (perf_counter() - start),
             }
             events.write("step", step, figures)

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from judicaita.training.algorithms.reduction import token_mean
+from judicaita.training.algorithms.reduction import sequence_mean, token_mean
 
 NAN = float("nan")
 
@@ -19,6 +19,17 @@ def test_by_hand() -> None:
     assert float(mean.detach()) == pytest.approx(0.7, abs=1e-16)
     mean.backward()
     assert values.grad.tolist() == [[0.1, 0.1, 0.0], [0.1, 0.0, 0.0]]
+
+
+def test_sequence_mean_by_hand() -> None:
+    values = torch.tensor([[1.0, 2.0, NAN], [4.0, NAN, float("inf")]], dtype=torch.float64)
+    mask = torch.tensor([[True, True, False], [True, False, False]])
+    values.requires_grad_()
+    # 3/2 and 4/1 over the five completions of the whole step.
+    mean = sequence_mean(values, mask, 5)
+    assert float(mean.detach()) == pytest.approx(1.1, abs=1e-16)
+    mean.backward()
+    assert values.grad.tolist() == [[0.1, 0.1, 0.0], [0.2, 0.0, 0.0]]
 
 
 @settings(max_examples=60, deadline=None)

@@ -145,7 +145,8 @@ class SharedDecoder:
         """Prompts behind each other, as in a training pass."""
         hidden_1_S_D = self._hidden(self.packed.input_ids_1_S, self.packed.position_ids_1_S)
         self.last_B_D = hidden_1_S_D[0, self.packed.sources_N]
-        logits_B_V = self.policy.head(self.last_B_D.detach())
+        with torch.no_grad():
+            logits_B_V = self.policy.head(self.last_B_D)
         return at_least_float32(logits_B_V).repeat_interleave(self.n, 0)
 
     def keep(self, rows: Sequence[int]) -> bool:
