@@ -14,8 +14,8 @@ Everything is float64 but for what TRL itself makes float32:
 
 * counts of tokens, by ``clamp(min=1.0)`` of integers, and its reward weights: exact here;
 * n / (n − 1) of `nanstd`, a quotient of integers: 3e-8 of z_score, batch and gdpo;
-* SAPO's temperatures, by ``torch.where`` of two Python numbers: of 1.05 that loses 5e-8, so one
-  case has its defaults and one has a number without rounding;
+* SAPO's temperatures, by ``torch.where`` of two Python numbers: 1.05 loses 5e-8, so one case has
+  the same float32 on both sides, and one shows what the rounding does;
 * rewards, in `_calculate_rewards`, which is replaced here, and masks in its logging.
 
 Two things are made equal first, and have an effect where they are not. Rewards enter as the
@@ -120,6 +120,7 @@ class AdvantageCase:
 
 
 _SEQUENCE = {"loss_type": "grpo", "importance_sampling_level": "sequence"}
+_AS_FLOAT32 = float(torch.tensor(1.05, dtype=torch.float32))
 _GSPO_BOUNDS = {"epsilon": 3e-4, "epsilon_high": 4e-4}
 
 CASES = (
@@ -195,15 +196,16 @@ CASES = (
     ),
     Case(
         "sapo",
-        SAPOLoss(),
+        SAPOLoss(tau_negative=_AS_FLOAT32),
         {"loss_type": "sapo"},
-        note="TRL's torch.where makes its temperature 1.05 a float32, off by 5e-8",
+        note="TRL's defaults, with 1.05 as the float32 that TRL's torch.where makes of it",
     ),
     Case(
-        "sapo, τ 1 and 1.25",
-        SAPOLoss(tau_positive=1.0, tau_negative=1.25),
-        {"loss_type": "sapo", "sapo_temperature_neg": 1.25},
-        note="temperatures that float32 holds",
+        "sapo, τ unrounded",
+        SAPOLoss(),
+        {"loss_type": "sapo"},
+        note="differs by that rounding of 5e-8: more where τ(r − 1) is large, or a loss cancels",
+        differs=True,
     ),
 )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import runpy
 import subprocess
 import sys
@@ -78,3 +79,21 @@ def test_the_script_for_a_gpu_runs_on_a_processor(tmp_path: Path) -> None:
     [row] = json.loads(results.read_text())["rows"]
     assert row["tokens_per_second_generation"] > row["tokens_per_second"] > 0
     assert row["tokens_per_second"] * row["seconds"] == pytest.approx(4 * 16, rel=0.2)
+
+
+def test_losses_and_advantages_are_those_of_trl(tmp_path: Path) -> None:
+    """In the environment that ``make bench`` makes, since TRL is not installed in this one."""
+    python, results = ROOT / ".venv-bench" / "bin" / "python", tmp_path / "losses.json"
+    find = "import importlib.util, sys; sys.exit(importlib.util.find_spec('trl') is None)"
+    if not python.exists() or subprocess.run([python, "-c", find], check=False).returncode:
+        pytest.skip("no TRL in .venv-bench: make bench installs it")
+    command = [python, ROOT / "benchmarks" / "losses.py", "--json", results]
+    variables = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
+    run = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    rows = json.loads(results.read_text())["rows"]
+    compared = [row for row in rows if not row["differs"]]
+    assert {"dapo", "grpo", "bnpo", "dr_grpo", "gspo", "gspo_token", "sapo", "z_score"} <= {
+        row["name"] for row in compared
+    }
+    assert all(row["value"] <= 1e-6 and (row["gradient"] or 0) <= 1e-6 for row in compared)

@@ -176,9 +176,11 @@ class Ours:
         return counter.get_total_flops() - twice // 2
 
 
-def logprobs_at_once(head: Any, hidden_N_D: Any, targets_N: Any, temperature: float) -> Any:
+def logprobs_at_once(
+    head: Any, hidden_N_D: Any, targets_N: Any, temperature: float, entropy_gradient: bool
+) -> Any:
     """Of as many operations; the counter of operations stumbles over gradients within a forward."""
-    return token_logprobs(head(hidden_N_D), targets_N, temperature)
+    return token_logprobs(head(hidden_N_D), targets_N, temperature, entropy_gradient)
 
 
 def tokens_of(shape: Shape, step: int) -> list[tuple[int, ...]]:

@@ -250,6 +250,11 @@ def log_p(logits: Tensor, token: int, temperature: float) -> Tensor:
     return scaled[token] - top - (scaled - top).exp().sum().log()
 
 
+def entropy(logits: Tensor, temperature: float) -> Tensor:
+    p = (logits / temperature).softmax(-1)
+    return -(p * p.log()).sum()
+
+
 def surrogate(ratio: Tensor, advantage: float, low: float, high: float) -> Tensor:
     """min(rA, clip(r, 1 − low, 1 + high)·A)."""
     inside = ratio.detach() < 1 + high if advantage >= 0 else ratio.detach() > 1 - low
@@ -264,8 +269,10 @@ def by_hand(
     *,
     reference: Any = None,
     old: Any = None,
+    counted: Callable[[Row, float], bool] = lambda row, entropy: True,
 ) -> tuple[dict[str, Tensor], float]:
-    """Gradients by parameter, and the loss. ``old`` is the model that sampled, if another one."""
+    """Gradients by parameter, and the loss. ``old`` is the model that sampled, if another one;
+    ``counted`` says of a row and the entropy at a token whether the token enters."""
 
     def logits_of(network: Any, row: Row) -> Tensor:
         output = network(torch.tensor([[*row.prompt, *row.completion]])).logits[0]
@@ -286,6 +293,8 @@ def by_hand(
                 weight = advantage * config.grpo_gamma**k
                 loss = config.loss
                 term = -surrogate((now - before).exp(), weight, loss.clip_low, loss.clip_high)
+                term = term * counted(row, float(entropy(logits[t].detach(), config.temperature)))
+                term = term - config.entropy_bonus * entropy(logits[t], config.temperature)
                 if reference_logits is not None:
                     gap = log_p(reference_logits[t], token, config.temperature) - now
                     term = term + config.beta * (gap.exp() - gap - 1)
@@ -431,6 +440,205 @@ def test_a_step_without_any_signal_leaves_the_weights_alone(make_step: MakeStep)
     after = step.trainer.policy.model.state_dict()
     assert all(torch.equal(after[name], before[name]) for name in before)
     assert step.trainer.updater.step_count == 1
+
+
+# ── with other algorithms ────────────────────────────────────────────────────────────────────────
+
+
+def everything(step: Step) -> list[Row]:
+    return [row for rows in step.rows.values() for row in rows]
+
+
+def test_gradient_with_an_entropy_bonus(make_step: MakeStep, upcasts: Upcasts) -> None:
+    for mode in (FULL, {"use_lora": True}):  # the head learns, or is frozen
+        step = make_step("gemma2", **mode, entropy_bonus=0.3)
+        with upcasts("to float64"):
+            expected, loss = expected_of(step)
+            plain, _ = expected_of(step, entropy_bonus=0.0)
+            step.run()
+        assert relative_l2(step.gradients[0], expected) <= 1e-10
+        assert relative_l2(plain, expected) > 0.01
+        assert step.metrics["loss"] == pytest.approx(loss, abs=1e-12)
+        assert step.metrics["loss"] < step.metrics["policy_loss"]
+
+
+def test_gradient_of_the_most_uncertain_tokens(make_step: MakeStep, upcasts: Upcasts) -> None:
+    """A fifth of all tokens that enter, whatever their micro-batch; the others still count."""
+    step = make_step("gemma2", **FULL, top_entropy=0.2)
+    with upcasts("to float64"):
+        model = copy.deepcopy(step.trainer.policy.model)
+        silent = {group[0].prompt for group in step.rows.values() if spread(group) < 1e-6}
+        found = []
+        for row in everything(step):
+            with torch.no_grad():
+                logits = model(torch.tensor([[*row.prompt, *row.completion]])).logits[0]
+            places = logits[len(row.prompt) - 1 : -1]
+            if row.prompt not in silent:
+                found += [
+                    float(entropy(place, step.trainer.config.temperature)) for place in places
+                ]
+        least = sorted(found, reverse=True)[round(0.2 * len(found)) - 1]
+        groups = list(step.rows.values())
+        expected, _ = by_hand(
+            model, groups, step.trainer.config, counted=lambda _, value: value >= least - 1e-12
+        )
+        plain, _ = by_hand(model, groups, step.trainer.config)
+        step.run()
+    assert relative_l2(step.gradients[0], expected) <= 1e-10
+    assert relative_l2(plain, expected) > 0.1
+    assert step.metrics["loss_tokens"] == round(0.2 * len(found))
+
+
+def spread(rows: Sequence[Row]) -> float:
+    rewards = [row.reward for row in rows]
+    return max(rewards) - min(rewards)
+
+
+def test_gradient_without_truncated_completions(make_step: MakeStep, upcasts: Upcasts) -> None:
+    """Two answers never end; they are compared with, and count in the mean, all the same."""
+    step = make_step("gemma2", **FULL, mask_truncated=True)
+    with upcasts("to float64"):
+        model = copy.deepcopy(step.trainer.policy.model)
+        groups = list(step.rows.values())
+        expected, _ = by_hand(
+            model, groups, step.trainer.config, counted=lambda row, _: row.completion[-1] == 1
+        )
+        plain, _ = by_hand(model, groups, step.trainer.config)
+        step.run()
+    assert relative_l2(step.gradients[0], expected) <= 1e-10
+    assert relative_l2(plain, expected) > 0.1
+
+
+def test_gradient_of_punished_lengths(make_step: MakeStep, upcasts: Upcasts) -> None:
+    """From 20 tokens on a completion loses .5 · (n − 20) / 80."""
+    step = make_step("gemma2", **FULL, overlong_buffer=80, overlong_penalty=0.5)
+    with upcasts("to float64"):
+        groups = [
+            [
+                replace(row, reward=row.reward - 0.5 * max(0, len(row.completion) - 20) / 80)
+                for row in rows
+            ]
+            for rows in step.rows.values()
+        ]
+        expected, _ = by_hand(copy.deepcopy(step.trainer.policy.model), groups, step.trainer.config)
+        plain, _ = expected_of(step)
+        step.run()
+    assert relative_l2(step.gradients[0], expected) <= 1e-10
+    assert relative_l2(plain, expected) > 1e-3
+
+
+@pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
+def test_gradient_with_the_divergence_in_the_reward(
+    make_step: MakeStep, upcasts: Upcasts, estimator: str
+) -> None:
+    """β times the sum over a completion's tokens is taken from its reward; the loss has no term."""
+    step = make_step(
+        "gemma2", use_lora=True, beta=0.3, kl={"place": "reward", "estimator": estimator}
+    )
+    temperature = step.trainer.config.temperature
+    with upcasts("to float64"):
+        model = copy.deepcopy(step.trainer.policy.model)
+
+        def divergence(row: Row) -> float:
+            ids, total = torch.tensor([[*row.prompt, *row.completion]]), 0.0
+            with torch.no_grad():
+                now, base = (net(ids).logits[0] for net in (model, step.reference))
+            for t, token in enumerate(row.completion, start=len(row.prompt) - 1):
+                x = float(log_p(now[t], token, temperature) - log_p(base[t], token, temperature))
+                total += {"k1": x, "k2": x * x / 2, "k3": math.exp(-x) - 1 + x}[estimator]
+            return total
+
+        groups = [
+            [replace(row, reward=row.reward - 0.3 * divergence(row)) for row in rows]
+            for rows in step.rows.values()
+        ]
+        expected, _ = by_hand(model, groups, step.trainer.config)
+        step.run()
+    assert relative_l2(step.gradients[0], expected) <= 1e-10
+
+
+def test_gradients_of_two_mini_batches(make_step: MakeStep, upcasts: Upcasts) -> None:
+    """The second one is compared with the policy that sampled, which has moved by then."""
+    step = make_step("gemma2", **FULL, mini_batches=2, learning_rate=3e-3, loss={"clip_low": 0.05})
+    model, old = (copy.deepcopy(step.trainer.policy.model) for _ in range(2))
+    drawn = [sample.prompt for sample, _ in step.trainer.sampler.draw()]
+    step.trainer.sampler.position = 0
+    groups = [step.rows[question] for question in drawn]
+    with upcasts("to float64"):
+        first, _ = by_hand(model, groups[:4], step.trainer.config)
+        step.run()
+        model.load_state_dict(step.weights[1], strict=False)
+        second, _ = by_hand(model, groups[4:], step.trainer.config, old=old)
+        on_policy, _ = by_hand(model, groups[4:], step.trainer.config)
+    assert relative_l2(step.gradients[0], first) <= 1e-10
+    assert relative_l2(step.gradients[1], second) <= 1e-10
+    assert relative_l2(on_policy, second) > 0.01
+    assert step.metrics["updates"] == 2
+    assert step.trainer.updater.step_count == 2
+
+
+ALGORITHMS: list[dict[str, Any]] = [
+    *({"loss": name} for name in ("grpo", "dr_grpo", "cispo", "gspo", "gspo_token", "sapo")),
+    {"loss": {"dual_clip": 3.0}},
+    {"loss": {"type": "cispo", "bound": "interval"}},
+    *({"advantage": name} for name in ("centred", "leave_one_out", "mad", "batch")),
+    {"advantage_bound": {"type": "clip", "low": 1.0, "high": 1.5}},
+    {"advantage_bound": {"type": "tanh", "limit": 1.0}},
+    {"advantage_bound": {"type": "winsorise", "share": 0.2}},
+    *({"entropy_bonus": 0.2}, {"top_entropy": 0.3}, {"mask_truncated": True}),
+    {"overlong_buffer": 80},
+    {"use_lora": True, "beta": 0.3, "kl": {"place": "reward"}},
+    {"use_lora": True, "beta": 0.3, "kl": {"estimator": "k2"}},
+    {"use_lora": True, "beta": 0.3, "kl": {"gradient": "exact"}},
+    {"mini_batches": 2},
+    {"num_iterations": 2},
+]
+
+
+@pytest.mark.parametrize("changes", ALGORITHMS, ids=str)
+def test_one_by_eight_is_eight_by_one_with_every_algorithm(
+    make_step: MakeStep, upcasts: Upcasts, changes: dict[str, Any]
+) -> None:
+    """All but BNPO, whose mean is over the micro-batch. And each is something else than the
+    default, but for losses that only differ once the policy has moved."""
+    mode = {**FULL, "learning_rate": 3e-3, **changes}
+    found = {}
+    with upcasts("to float64"):
+        for size in (8, 1):
+            step = make_step(
+                "llama", batch_size=size, gradient_accumulation_steps=8 // size, **mode
+            )
+            step.run()
+            found[size] = step.gradients[-1]
+        plain = make_step(
+            "llama", **{**FULL, **({"use_lora": True, "beta": 0.3} if "kl" in changes else {})}
+        )
+        plain.run()
+    assert relative_l2(found[8], found[1]) <= 1e-10
+    same_on_policy = "loss" in changes and changes["loss"] not in (
+        "grpo",
+        "dr_grpo",
+        "sapo",
+        "gspo",
+        "gspo_token",
+    )
+    assert (relative_l2(found[1], plain.gradients[-1]) > 1e-6) != same_on_policy
+
+
+def test_bnpo_depends_on_the_division(make_step: MakeStep, upcasts: Upcasts) -> None:
+    """Mean over micro-batches of the mean over their tokens, groups without signal included."""
+    with upcasts("to float64"):
+        step = make_step("llama", **FULL, loss="bnpo", batch_size=1, gradient_accumulation_steps=8)
+        model = copy.deepcopy(step.trainer.policy.model)
+        of_groups = [by_hand(model, [rows], step.trainer.config)[0] for rows in step.rows.values()]
+        expected = {n: sum(each[n] for each in of_groups) / 8 for n in of_groups[0]}
+        step.run()
+        whole = make_step("llama", **FULL, loss="bnpo", batch_size=8, gradient_accumulation_steps=1)
+        plain, _ = expected_of(whole)
+        whole.run()
+    assert relative_l2(step.gradients[0], expected) <= 1e-10
+    assert relative_l2(whole.gradients[0], plain) <= 1e-10
+    assert relative_l2(plain, expected) > 0.1
 
 
 # ── with a rehearsal ─────────────────────────────────────────────────────────────────────────────

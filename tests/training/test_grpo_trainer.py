@@ -13,6 +13,7 @@ import signal
 import statistics
 import string
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ from judicaita.training.data_curation import read_samples, write_samples
 from judicaita.training.grpo_trainer import GRPOTrainer
 from judicaita.training.metrics import read_events, read_rollouts
 from judicaita.training.policy import Policy
-from judicaita.training.rewards import as_reward
+from judicaita.training.rewards import CompositeReward, as_reward
 from judicaita.training.rollouts.base import SamplingParams
 from judicaita.training.settings import resolve
 from judicaita.types import Completion, RewardResult, Sample
@@ -836,6 +837,89 @@ def test_long_prompts_are_refused_or_left_out_with_a_count(
         trainer_of(configure("none", long_prompts="drop", model_max_length=8), rows=rows)
 
 
+# ── other algorithms ─────────────────────────────────────────────────────────────────────────────
+
+
+def only_on_odd(prompt: str, response: str, reference: str) -> float:
+    """Half of the questions have a signal."""
+    return share_of_low_bytes(prompt, response, reference) if reference == "Yes" else 0.5
+
+
+def test_dynamic_sampling_replaces_groups_without_signal(configure: Configure) -> None:
+    settings: dict[str, Any] = {"batch_size": 3, "max_steps": 2, "dynamic_sampling": 8}
+    rows = [row | {"reference": "Yes" if n % 2 else "No"} for n, row in enumerate(ROWS)]
+    trainer = train(configure(**settings), only_on_odd, rows)
+    for event in steps_of(trainer):
+        recorded = [row for row in rollouts_of(trainer) if row["step"] == event["step"]]
+        whys = Counter(row["why"] for row in recorded)
+        replaced = int(event["replaced_groups"])
+        assert whys == {"entered": 3 * 4, **({"replaced": 4 * replaced} if replaced else {})}
+        assert all(row["reference"] == "Yes" for row in recorded if row["why"] == "entered")
+        # What was thrown away is not in the mean.
+        assert event["loss_token_share"] == 1
+    assert trainer.sampler.further == sum(e["replaced_groups"] for e in steps_of(trainer)) > 0
+    assert trainer.sampler.position == 6, "questions to come are where they were"
+
+
+def test_dynamic_sampling_ends_when_its_attempts_are_used_up(configure: Configure) -> None:
+    settings: dict[str, Any] = {"batch_size": 3, "max_steps": 1, "dynamic_sampling": 2}
+    trainer = train(configure(**settings), lambda *_: 0.5)
+    [event] = steps_of(trainer)
+    assert (event["replaced_groups"], event["updates"]) == (6, 0)
+    whys = Counter(row["why"] for row in rollouts_of(trainer))
+    assert whys == {"no signal": 12, "replaced": 24}
+    assert trainer.sampler.further == 6
+
+
+def test_parts_that_cancel_are_told(configure: Configure) -> None:
+    """One part gives what the other takes; the record says so, and nothing is learned."""
+    reward = CompositeReward(
+        0,
+        0,
+        0,
+        {
+            "low": (lambda p, r, _: share_of_low_bytes(p, r, _), 0.5),
+            "high": (lambda p, r, _: 1 - share_of_low_bytes(p, r, _), 0.5),
+        },
+    )
+    trainer = train(configure(max_steps=1), reward)
+    assert {row["why"] for row in rollouts_of(trainer)} == {"rewards cancel"}
+    assert steps_of(trainer)[0]["updates"] == 0
+
+
+def test_beta_adapts_to_the_divergence(configure: Configure) -> None:
+    """Far below its target it falls by a fiftieth with every step, as is recorded."""
+    for place in ("loss", "reward"):
+        settings: dict[str, Any] = {"beta": 0.5, "max_steps": 3}
+        settings["kl"] = {"place": place, "target": 50.0}
+        trainer = train(configure(place, **settings), share_of_low_bytes)
+        betas = [event["beta"] for event in steps_of(trainer)]
+        assert betas == pytest.approx([0.5, 0.5 * 0.98, 0.5 * 0.98**2])
+        assert all(0 <= event["kl"] < 5 for event in steps_of(trainer))
+        assert trainer.state.beta == pytest.approx(0.5 * 0.98**3)
+
+
+def test_truncated_completions_stay_out(configure: Configure) -> None:
+    """Completions of six tokens at most; those that end by themselves are few."""
+    trainer = train(configure(mask_truncated=True, max_steps=2), share_of_low_bytes)
+    by_step = {event["step"]: event for event in steps_of(trainer)}
+    entering = Counter[int]()
+    for row in rollouts_of(trainer):
+        if row["why"] == "entered" and row["finish_reason"] != "length":
+            entering[row["step"]] += len(row["token_ids"])
+    for step, event in by_step.items():
+        assert event.get("loss_tokens", 0) == entering[step]
+    assert {row["why"] for row in rollouts_of(trainer)} <= {"entered", "truncated", "no signal"}
+
+
+def test_two_mini_batches_are_two_updates(configure: Configure) -> None:
+    settings: dict[str, Any] = {"batch_size": 4, "max_steps": 2, "lr_scheduler": "linear"}
+    trainer = train(configure(**settings, mini_batches=2, num_iterations=2), share_of_low_bytes)
+    assert [event["updates"] for event in steps_of(trainer)] == [4, 4]
+    assert trainer.policy.version == trainer.updater.step_count == 8
+    assert trainer.updater.total_steps == 8
+
+
 # ── going on ─────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -870,9 +954,23 @@ SPIKES = {"factor": 1.01, "window": 2, "skip": False, "backoff": 0.5}
             **{"correction": {"type": "token_truncate"}, "sampler": "unrewarded"},
             **{"rehearsal_weight": 0.1, "rehearsal_samples": 3},
         },
+        {
+            **{"beta": 0.2, "kl": {"place": "reward", "target": 0.01}, "dynamic_sampling": 2},
+            **{"mini_batches": 2, "top_entropy": 0.5, "entropy_bonus": 0.01, "loss": "sapo"},
+            **{"advantage": "batch", "advantage_bound": "winsorise", "overlong_buffer": 3},
+        },
         {"optimizer": "muon", "spikes": SPIKES, "max_grad_value": 1e-3, "num_iterations": 2},
     ],
-    ids=["full", "lora", "rehearsal", "curriculum", "reference", "everything", "stability"],
+    ids=[
+        "full",
+        "lora",
+        "rehearsal",
+        "curriculum",
+        "reference",
+        "everything",
+        "algorithms",
+        "stability",
+    ],
 )
 def test_a_killed_run_goes_on_bit_for_bit(
     configure: Configure, tmp_path: Path, settings: dict[str, Any]
