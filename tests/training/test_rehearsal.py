@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from judicaita.errors import CheckpointError, ConfigError, DataError
 from judicaita.legal.tasks import FAMILIES, get_family, split_of
 from judicaita.training.config import TrainingConfig
 from judicaita.training.data_curation import write_samples
+from judicaita.training.optimization import Updater
 from judicaita.training.policy import Policy
 from judicaita.training.rehearsal import DataSource, FreshSource, Rehearsal, rehearsal_source
+from judicaita.training.supervised import supervised_backward
 from judicaita.types import Sample
 
 MakePolicy = Callable[..., Policy]
@@ -150,3 +153,31 @@ def test_rows_without_a_trace_or_too_long_are_refused(make_policy: MakePolicy) -
     settings: dict[str, Any] = {"model_max_length": 20, "long_prompts": "drop"}
     rehearsal = rehearsal_of(policy, mixed, **settings)
     assert sum(len(rehearsal()) for _ in range(2)) == 3  # of 6, each of the two 3 times
+
+
+def test_text_is_learned_from_end_to_end(make_policy: MakePolicy) -> None:
+    """Its loss is that of transformers for a text and the same text as labels."""
+    policy = make_policy("llama")
+    config = TrainingConfig(rehearsal_weight=0.5, rehearsal_on="text", rehearsal_samples=2)
+    texts = [Sample("The plaintiff is a citizen of Ohio.", "", ""), TRACED[1]]
+    rows = Rehearsal(policy, config, DataSource(texts, seed=0))()
+    expected_texts = {texts[0].prompt, f"{TRACED[1].prompt}\n{TRACED[1].trace}"}
+    assert {policy.decode([*first, *others]) for first, others in rows} == expected_texts
+    assert all(len(first) == 1 and others[-1] == policy.eos_id for first, others in rows)
+    [(first, others), _] = rows
+    ids = torch.tensor([[*first, *others]])
+    with torch.no_grad():
+        expected = float(policy.model(ids, labels=ids).loss)
+    updater = Updater(policy, config, total_steps=1)
+    loss, tokens = supervised_backward(policy, updater, [rows[0]], micro_batch=1)
+    assert (loss, tokens) == (pytest.approx(expected, rel=1e-5), len(others))
+
+
+def test_a_conversation_is_no_text(make_policy: MakePolicy) -> None:
+    turns = ({"role": "user", "content": "?"},)
+    config = TrainingConfig(rehearsal_weight=0.5, rehearsal_on="text", rehearsal_samples=1)
+    rehearsal = Rehearsal(make_policy("llama"), config, DataSource([Sample(turns, "")], seed=0))
+    with pytest.raises(DataError, match="is a conversation, and is to be read as plain text"):
+        rehearsal()
+    with pytest.raises(ConfigError, match="rehearsal_on=text with rehearsal_weight=0"):
+        TrainingConfig(rehearsal_on="text")

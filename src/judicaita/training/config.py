@@ -372,7 +372,10 @@ class TrainingConfig(RunConfig):
     optimizer step, so that what the warm start taught is not forgotten; 0 for none. A step in which
     no group has a signal rehearses all the same."""
     rehearsal_samples: int = Field(16, ge=1)
-    """Worked solutions that each optimizer step rehearses."""
+    """Worked solutions, or texts, that each optimizer step rehearses."""
+    rehearsal_on: Literal["solution", "text"] = "solution"
+    """``solution``: the trace is learned, behind its question. ``text``: prompt and trace, if there
+    is one, are read as plain text and learned from end to end, as a language model is trained."""
     rehearsal_dataset: str | None = None
     """Where they come from, named as ``dataset`` is. Generated families give fresh ones without
     end, other sources those of their rows, which need a ``trace``, in seeded shuffles."""
@@ -525,6 +528,11 @@ class TrainingConfig(RunConfig):
             *([f"overlong_buffer={self.overlong_buffer}"] if self.overlong_buffer else []),
         ]
         refusals = (
+            (
+                self.rehearsal_weight == 0 and self.rehearsal_on == "text",
+                "rehearsal_on=text with rehearsal_weight=0: nothing is rehearsed. Set the weight "
+                "above 0, or leave it out.",
+            ),
             (
                 self.beta == 0 and self.kl != KLPenalty(),
                 "kl.… with beta=0: there is no penalty. Set beta above 0, or leave kl out.",

@@ -17,7 +17,7 @@ from judicaita.training.config import TrainingConfig
 from judicaita.training.data_curation import load_dataset_source, to_samples
 from judicaita.training.policy import Policy
 from judicaita.training.sampler import Shuffles
-from judicaita.training.supervised import Row, fitting_rows, supervised_row
+from judicaita.training.supervised import Row, fitting_rows, supervised_row, text_row
 from judicaita.types import Sample
 
 _BLOCK = 1_000
@@ -74,11 +74,12 @@ class Rehearsal:
 
     def __call__(self) -> list[Row]:
         """The next ``rehearsal_samples`` rows, fewer where long ones are dropped; `DataError` for
-        one without a trace, or one that does not fit."""
+        one without what is to be learned, or one that does not fit."""
         end = self.position + self.config.rehearsal_samples
         samples = [self.source[index] for index in range(self.position, end)]
         self.position = end
-        rows = [supervised_row(self.policy, sample) for sample in samples]
+        as_row = text_row if self.config.rehearsal_on == "text" else supervised_row
+        rows = [as_row(self.policy, sample) for sample in samples]
         return fitting_rows(rows, self.policy, self.config, "rehearsal row")
 
     def state_dict(self) -> dict[str, Any]:
