@@ -82,6 +82,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("runs/settings"))
     arguments = parser.parse_args()
     chosen = arguments.only or list(SETS[arguments.set])
+    if unknown := set(chosen) - set(SETS[arguments.set]):
+        parser.error(f"no such rows: {', '.join(sorted(unknown))}")
     rows = [row for seed in arguments.seeds for row in run_seed(seed, chosen, arguments)]
     names = [name for name in rows[0] if name not in ("seed", "settings")]
     print(f"| seed | settings | {' | '.join(names)} |")

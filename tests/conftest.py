@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +25,24 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"the public data sets are not at {folder}")
     return folder
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[Path]:
+    """The folder of LegalBench's repository on an imitation of the Hub, whose port stands in
+    ``tmp_path / "port"``; the server answers as long as the test runs."""
+    repository = tmp_path / "hub" / "datasets" / "nguha" / "legalbench"
+    (repository / "main").mkdir(parents=True)
+    (repository / "main" / "README.md").write_text("# LegalBench\n")
+    port = tmp_path / "port"
+    server = Path(__file__).with_name("hub_server.py")
+    process = subprocess.Popen([sys.executable, str(server), str(tmp_path / "hub"), str(port)])
+    while not port.exists():
+        assert process.poll() is None, "the server did not start"
+        time.sleep(0.02)
+    yield repository
+    process.kill()
+    process.wait()
 
 
 # Random models small enough to build in milliseconds. Soft-caps and initial weights are set so that

@@ -1,4 +1,4 @@
-"""The guide does what it says: its code runs, its tables are complete, its errors exist."""
+"""The pages do what they say: their code runs, their tables are complete, what they name exists."""
 
 from __future__ import annotations
 
@@ -8,16 +8,19 @@ import inspect
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from judicaita.training.config import SFTConfig, TrainingConfig
 from judicaita.training.reference import configuration_reference
-from judicaita.training.settings import CHECKPOINT_VARIABLE, options
+from judicaita.training.settings import CHECKPOINT_VARIABLE, Option, options, resolve
 
 ROOT = Path(__file__).parents[1]
 GUIDE = ROOT / "docs" / "GRPO_TRAINING.md"
+PATTERNS = ROOT / "docs" / "references" / "grpo_fast_patterns.md"
+QUICK = ROOT / "docs" / "references" / "grpo_quick_reference.md"
+COPILOT = ROOT / ".github" / "copilot-instructions.md"
 
 # peft asks transformers for a property by its old name.
 pytestmark = pytest.mark.filterwarnings("ignore:.(is_)?gradient_checkpointing:FutureWarning")
@@ -58,13 +61,26 @@ def _run(source: str, namespace: dict[str, Any], page: Path, line: int = 0) -> N
         asyncio.run(outcome)
 
 
-@pytest.mark.parametrize("page", [GUIDE, ROOT / "README.md"], ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page", [GUIDE, ROOT / "README.md", PATTERNS, QUICK, COPILOT], ids=lambda page: page.name
+)
 def test_python_blocks_run(page: Path, workplace: Path) -> None:
     namespace: dict[str, Any] = {"__name__": "__main__"}
     blocks = _blocks(page)
     assert blocks
     for line, source in blocks:
         _run(_small(source), namespace, page, line)
+
+
+@pytest.mark.parametrize("page", [PATTERNS, QUICK], ids=lambda page: page.name)
+def test_yaml_blocks_are_configurations(page: Path, tmp_path: Path) -> None:
+    file, nothing = tmp_path / "run.yaml", tmp_path / ".env"
+    blocks = _blocks(page, "yaml")
+    assert blocks
+    for line, source in blocks:
+        file.write_text(source, encoding="utf-8")
+        resolved = resolve(TrainingConfig, {}, file=file, environment={}, dotenv=nothing)
+        assert "file" in resolved.origins.values(), f"{page.name}:{line + 1}"
 
 
 # ── the user's guide that names and defaults come from ───────────────────────────────────────────
@@ -133,7 +149,7 @@ def _names(cell: str) -> list[str]:
 
 
 def test_recorded_fields_are_all_explained(workplace: Path) -> None:
-    """Of a run that records everything: with a KL penalty every group enters the loss."""
+    """Of a run that records everything: with an entropy bonus every group enters the loss."""
     import pyarrow.parquet as pq
 
     from judicaita.training import (
@@ -149,6 +165,9 @@ def test_recorded_fields_are_all_explained(workplace: Path) -> None:
         base_model="tiny",
         use_lora=True,
         beta=0.1,
+        kl={"place": "reward", "target": 0.1},
+        dynamic_sampling=1,
+        entropy_bonus=0.01,
         correction={"type": "token_truncate"},
         spikes={"factor": 100},
         checkpoint_dir="run",
@@ -218,7 +237,9 @@ def test_an_instance_of_every_family_is_shown_with_its_law() -> None:
 def test_settings_and_variables_exist() -> None:
     """Every setting of the table of settings, and every variable of the page."""
     known = options(TrainingConfig)
-    settings = _table("### Where settings are sharper than their names") - {"auto"}
+    settings = _table("### Where settings are sharper than their names") - {
+        *("auto", "adamw", "cosine")  # defaults, in brackets
+    }
     assert settings <= {option.path for option in known}
 
     variables = {option.variable for option in (*known, *options(SFTConfig))}
@@ -263,8 +284,93 @@ def test_the_quick_start_is_as_large_as_told() -> None:
     assert all(f"`{name}`" in left_out for name in FAMILIES if name not in TAUGHT)
 
 
-def test_links_within_the_guide_lead_somewhere() -> None:
-    text = GUIDE.read_text(encoding="utf-8")
-    headings = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", text, flags=re.S), re.M)
-    anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
-    assert set(re.findall(r"\]\(#([^)]+)\)", text)) <= anchors
+def _prose(page: Path) -> str:
+    """A page without its blocks of code."""
+    return re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+
+
+def _anchors(page: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", _prose(page), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", [GUIDE, PATTERNS, QUICK], ids=lambda page: page.name)
+def test_links_to_headings_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([\w/.]*)#([^)]+)\)", _prose(page))
+    assert links
+    for target, anchor in links:
+        other = (page.parent / target).resolve() if target else page
+        assert anchor in _anchors(other), f"{target}#{anchor}"
+
+
+# ── what the references and the instructions name ────────────────────────────────────────────────
+
+
+def _values(option: Option) -> set[str]:
+    """What a setting takes, where that is one of several words."""
+    if option.path.endswith(".type") and option.kinds:
+        return {kind for kind, _ in option.kinds}
+    return {value for value in get_args(option.field.annotation) if isinstance(value, str)}
+
+
+@pytest.mark.parametrize("page", [PATTERNS, QUICK], ids=lambda page: page.name)
+def test_settings_and_figures_in_backticks_exist(page: Path) -> None:
+    """Settings by their path, with a value they take; figures and columns as the guide lists them;
+    anything else is a word of the code."""
+    known = {option.path: option for option in options(TrainingConfig)}
+    words = {path.partition(".")[0] for path in known} | set(known)
+    words |= _table("### events.jsonl") | _table("### Rollouts") | _table("## Evaluation")
+    sources = (ROOT / "src" / "judicaita" / "training").rglob("*.py")
+    code = "\n".join(path.read_text(encoding="utf-8") for path in sources)
+    prose, _, elsewhere = _prose(page).partition("\n## Names elsewhere\n")
+    first_column = "\n".join(
+        row.split("|")[1] for row in elsewhere.splitlines() if row[:3] == "| `"
+    )
+    named = set(_names(prose + first_column))
+    assert len(named) > 40
+    missing = []
+    for name in named:
+        if re.search(r"[{:]|^--", name):  # a piece of YAML or Python, or a flag with its value
+            continue
+        setting, given, value = name.partition("=")
+        if given and setting in known:
+            taken = _values(known[setting])
+            if taken and value not in taken:
+                missing.append(name)
+        elif not (
+            name in words
+            or f'"{name}"' in code
+            or (ROOT / "src" / "judicaita" / name).exists()
+            or re.match(r"reward/(outcome|format|steps)$", name)
+        ):
+            missing.append(name)
+    assert not missing
+
+
+def test_every_algorithm_is_among_the_patterns() -> None:
+    named = {part for name in _names(_prose(PATTERNS)) for part in (name, *name.split("="))}
+    for option in options(TrainingConfig):
+        family, _, knob = option.path.partition(".")
+        if family not in ("advantage", "advantage_bound", "loss", "kl"):
+            continue
+        if knob != "epsilon":  # the same small number for all that have it
+            assert option.path in named or knob == "type", option.path
+        assert _values(option) <= named, option.path
+
+
+def test_instructions_name_what_exists() -> None:
+    """Paths, names of the code, and the lines that the example would change."""
+    files = [*(ROOT / "src").rglob("*.py"), *(ROOT / "tests").rglob("*.py")]
+    code = "\n".join(path.read_text(encoding="utf-8") for path in files)
+    for name in _names(_prose(COPILOT)):
+        if "/" in name or name.endswith(".md"):
+            assert (ROOT / name).exists(), name
+        elif re.fullmatch(r"[A-Za-z_.]+", name) and name != "softsign":
+            assert re.search(rf"\b{name.rpartition('.')[2]}\b", code), name
+
+    [(_, diff)] = _blocks(COPILOT, "diff")
+    [path] = re.findall(r"^\+\+\+ b/(.+)$", diff, re.M)
+    lines = (ROOT / path).read_text(encoding="utf-8").splitlines()
+    changed = [line for line in diff.splitlines() if not line.startswith(("---", "+"))]
+    assert changed
+    assert {line[1:] for line in changed} <= set(lines)

@@ -12,10 +12,12 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin
 
 import click
 
+from judicaita.cli_compare import compare
+from judicaita.cli_data import data
 from judicaita.cli_tasks import tasks
 from judicaita.errors import JudicaitaError, RunStopped
 from judicaita.training.config import RunConfig, SFTConfig, TrainingConfig
@@ -26,6 +28,11 @@ from judicaita.training.settings import (
     options,
     resolve,
 )
+
+if TYPE_CHECKING:
+    from judicaita.training.evaluation import EvaluationReport
+    from judicaita.training.report import Report
+    from judicaita.types import Sample
 
 ConfigT = TypeVar("ConfigT", bound=RunConfig)
 Command = Callable[..., None]
@@ -82,6 +89,8 @@ def app() -> None:
     """
 
 
+app.add_command(compare)
+app.add_command(data)
 app.add_command(tasks)
 
 
@@ -151,10 +160,10 @@ def train_grpo(file: Path | None, show_config: bool, **given: Any) -> None:
     from judicaita.training.grpo_trainer import GRPOTrainer
 
     config = resolved.config
-    data = load_training_data(config)
-    for notice in data.notices:
+    loaded = load_training_data(config)
+    for notice in loaded.notices:
         click.echo(f"Note: {notice}", err=True)
-    trainer = GRPOTrainer(config, data.train, data.held_out, origins=resolved.origins)
+    trainer = GRPOTrainer(config, loaded.train, loaded.held_out, origins=resolved.origins)
     trainer.initialize()
     metrics = trainer.train()
     click.echo(f"{metrics['steps']:.0f} steps done; the model is in {trainer.folder.final}")
@@ -174,8 +183,8 @@ def sft(file: Path | None, show_config: bool, **given: Any) -> None:
     from judicaita.training.warm_start import supervised_fine_tuning
 
     config = resolved.config
-    data = load_training_data(config)
-    metrics = supervised_fine_tuning(config, data.train, origins=resolved.origins)
+    loaded = load_training_data(config)
+    metrics = supervised_fine_tuning(config, loaded.train, origins=resolved.origins)
     final = config.checkpoint_dir / "final"
     click.echo(f"Loss {metrics['loss']:.4f} nats per token; the model is in {final}")
     adapter = f" --use-lora --adapter {final}" if config.use_lora else ""
@@ -200,13 +209,26 @@ def _checkpoint(given: Path | None) -> Path:
 @app.command("evaluate-model")
 @click.argument("checkpoint", type=click.Path(path_type=Path), required=False)
 @click.option(
-    "--dataset", help="Families, a LegalBench folder or a file; default: the held-out split."
+    "--dataset",
+    help="legalbench (its test rows), a checkout, a file, a data set on the Hub, or families; "
+    "default: the held-out split.",
 )
 @click.option("--tasks", default="", help="Tasks of a folder or levels, comma-separated.")
 @click.option("--max-samples", type=click.IntRange(min=1), help="Evaluate at most so many samples.")
 @click.option("--reward", help="module:function or file.py:function; the composite if left out.")
 @click.option(
+    "--predictions",
+    type=click.Path(path_type=Path),
+    help="Grade the answers of this JSONL file, in place of a checkpoint's.",
+)
+@click.option(
     "--output", type=click.Path(path_type=Path), help="Write figures and samples as JSON."
+)
+@click.option(
+    "--report",
+    "report_folder",
+    type=click.Path(path_type=Path),
+    help="Write a folder with report.html, report.md, report.json and samples.parquet.",
 )
 @click.option("--device", type=click.Choice(_DEVICES), default="auto", show_default=True)
 def evaluate_model(
@@ -215,20 +237,36 @@ def evaluate_model(
     tasks: str,
     max_samples: int | None,
     reward: str | None,
+    predictions: Path | None,
     output: Path | None,
+    report_folder: Path | None,
     device: str,
 ) -> None:
-    """Grade a checkpoint's greedy answers to held-out questions."""
-    path = _checkpoint(checkpoint)
-    from rich.console import Console
-
-    from judicaita.training.checkpoints import read_card, require_checkpoint
-    from judicaita.training.console import Bar, TrainingConsole, progress
+    """Grade a checkpoint's greedy answers to held-out questions, or answers from a file."""
+    if predictions and (checkpoint or not dataset or device != "auto"):
+        raise click.UsageError(
+            "--predictions grades answers without a model: give it a --dataset, and neither a "
+            "checkpoint nor --device."
+        )
+    path = None if predictions else _checkpoint(checkpoint)
+    from judicaita.training.checkpoints import require_checkpoint
     from judicaita.training.data_curation import load_evaluation_data
-    from judicaita.training.evaluation import evaluate_checkpoint
+    from judicaita.training.evaluation import EvaluationHarness, evaluation_samples
+    from judicaita.training.legalbench_scores import check_rows
+    from judicaita.training.predictions import evaluate_predictions
+    from judicaita.training.report import (
+        Origin,
+        build_report,
+        origin_of_checkpoint,
+        refuse_folder,
+        write_report,
+    )
     from judicaita.training.rewards import load_reward
 
-    require_checkpoint(path)
+    if path:
+        require_checkpoint(path)
+    if report_folder:
+        refuse_folder(report_folder)
     if tasks and not dataset:
         raise click.UsageError("--tasks picks from a --dataset, and none was given. Name one.")
     samples = (
@@ -236,6 +274,36 @@ def evaluate_model(
         if dataset
         else None
     )
+    if path:
+        samples = evaluation_samples(path, samples, max_samples)
+    assert samples is not None, "a file of predictions comes with a data set"
+    check_rows(samples)
+    own_reward = load_reward(reward) if reward else None
+    if predictions:
+        evaluation = evaluate_predictions(predictions, samples, EvaluationHarness(own_reward))
+        if output:
+            evaluation.to_json(output)
+        origin = Origin(predictions=str(predictions), dataset=dataset)
+    else:
+        assert path is not None, "named, or an error"
+        evaluation = _evaluate_checkpoint(path, samples, own_reward, output, device)
+        origin = origin_of_checkpoint(path, samples, dataset)
+    report = build_report(evaluation, samples, origin)
+    _print_report(report)
+    if output:
+        click.echo(f"Written to {output}")
+    if report_folder:
+        click.echo(f"Written to {write_report(report, report_folder)}")
+
+
+def _evaluate_checkpoint(
+    path: Path, samples: list[Sample], reward: Any, output: Path | None, device: str
+) -> EvaluationReport:
+    """With a bar, and a word where the run's own reward is not used."""
+    from judicaita.training.checkpoints import read_card
+    from judicaita.training.console import Bar, progress
+    from judicaita.training.evaluation import evaluate_checkpoint
+
     own = read_card(path).get("config", {}).get("reward")
     if own and not reward:
         # Loading it unasked would run code that a downloaded folder names.
@@ -252,27 +320,32 @@ def evaluate_model(
                 bars.append(stack.enter_context(progress("evaluating", total)))
             bars[0].update(done)
 
-        report = evaluate_checkpoint(
-            path,
-            samples,
-            max_samples=max_samples,
-            output_file=output,
-            device=device,
-            reward=load_reward(reward) if reward else None,
-            progress=show,
+        return evaluate_checkpoint(
+            path, samples, output_file=output, device=device, reward=reward, progress=show
         )
-    title = f"{path}: {len(report.records)} samples"
-    # The figures are the command's result, so they go to stdout; progress goes to stderr.
+
+
+def _print_report(report: Report) -> None:
+    """The figures are the command's result, so they go to stdout; progress goes to stderr."""
+    from rich.console import Console
+
+    from judicaita.training.console import TrainingConsole
+    from judicaita.training.report import legalbench_rows
+
+    evaluation = report.evaluation
     console = TrainingConsole(0, console=Console())
-    console.print_metrics(title, report.metrics)
-    if len(report.by_family) > 1:
+    console.print_metrics(
+        f"{report.origin.name}: {len(evaluation.records)} samples", evaluation.metrics
+    )
+    if len(evaluation.by_family) > 1:
         columns = {
-            name: {family: figures[name] for family, figures in report.by_family.items()}
+            name: {family: figures[name] for family, figures in evaluation.by_family.items()}
             for name in _PER_FAMILY
         }
-        console.print_comparison("per family", columns, list(report.by_family))
-    if output:
-        click.echo(f"Written to {output}")
+        console.print_comparison("per family", columns, list(evaluation.by_family))
+    if report.legalbench:
+        heading = ("", "official", "corrected")
+        console.print_rows("LegalBench", heading, legalbench_rows(report.legalbench))
 
 
 @app.command("trace")

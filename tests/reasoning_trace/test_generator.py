@@ -14,7 +14,14 @@ from typing import Any
 import pytest
 import torch
 
-from judicaita.errors import CheckpointError, ConfigError, DataError, JudicaitaError, ModelError
+from judicaita.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    JudicaitaError,
+    ModelError,
+    NumericalError,
+)
 from judicaita.reasoning_trace import ReasoningTrace, ReasoningTraceGenerator
 from judicaita.training.checkpoints import save_checkpoint
 from judicaita.training.config import SFTConfig, TrainingConfig
@@ -395,14 +402,16 @@ def test_the_event_loop_stays_free(final: Path) -> None:
         await asyncio.gather(*asking)
 
     asyncio.run(go())
+    assert busy
     assert busy == ["in", "out"] * (len(busy) // 2), "two generations ran at once"
 
 
 class Held:
     """An engine that waits in its first call until it may go on, and counts prompts of each."""
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: Policy, breaks_on: str = "") -> None:
         self.engine, self.counts = NativeEngine(policy), list[int]()
+        self.broken = policy.encode(breaks_on) if breaks_on else None
         self.began, self.goes_on = threading.Event(), threading.Event()
 
     def generate(
@@ -411,6 +420,8 @@ class Held:
         self.counts.append(len(prompts))
         self.began.set()
         assert self.goes_on.wait(60)
+        if self.broken in prompts:
+            raise NumericalError("log-probability", "the model is broken.")
         return self.engine.generate(prompts, n, sampling)
 
     def sync(self) -> None: ...
@@ -419,13 +430,13 @@ class Held:
 
 
 def ask_while_held(
-    final: Path, *calls: dict[str, Any]
+    final: Path, *calls: dict[str, Any], breaks_on: str = ""
 ) -> tuple[list[int], list[ReasoningTrace | BaseException]]:
     """A first call, and while it is being answered all others; how many were answered at once."""
     engines: list[Held] = []
 
     def make(policy: Policy) -> Held:
-        engines.append(Held(policy))
+        engines.append(Held(policy, breaks_on))
         return engines[0]
 
     async def go() -> list[ReasoningTrace | BaseException]:
@@ -464,6 +475,16 @@ def test_an_error_is_its_own_calls_alone(final: Path) -> None:
     assert isinstance(refused, DataError)
     assert isinstance(one, ReasoningTrace)
     assert isinstance(other, ReasoningTrace)
+
+
+def test_an_engine_s_error_is_its_own_calls_alone(final: Path) -> None:
+    """One prompt breaks the engine: the others of its batch are asked once more, by themselves."""
+    calls = [{"query": QUERY}, {"query": "BREAK"}, {"query": "Why?"}]
+    counts, found = ask_while_held(final, *calls, breaks_on="BREAK")
+    assert counts == [1, 3, 1, 2, 1, 1][: len(counts)]
+    assert isinstance(found[1], NumericalError)
+    assert isinstance(found[0], ReasoningTrace)
+    assert isinstance(found[2], ReasoningTrace)
 
 
 def test_draws_and_other_limits_are_batches_of_their_own(final: Path) -> None:

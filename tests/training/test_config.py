@@ -183,7 +183,8 @@ def test_what_why_and_the_fix(values: dict[str, Any], expected: str) -> None:
         ({"loss": "grp"}, "loss.type='grp': there is no such kind. Did you mean 'grpo'?"),
         ({"loss": {"delta": 1}}, "loss.delta: no such setting."),
         ({"loss": {"clip_lo": 0.1}}, "loss.clip_lo: no such setting. Did you mean 'loss.clip_low'"),
-        ({"loss": 3}, "loss=3: should be a valid dictionary"),
+        ({"loss": 3}, "loss=3: should be one of dapo, grpo, bnpo, dr_grpo, cispo, gspo,"),
+        ({"kl": "k1"}, "kl='k1': should be settings such as kl.estimator."),
         (
             {"loss": {"cap": 3}},
             "loss.cap: loss.type=dapo has no such knob, which is one of cispo. Leave cap out, or",
@@ -192,7 +193,7 @@ def test_what_why_and_the_fix(values: dict[str, Any], expected: str) -> None:
         ({"loss": {"dual_clip": 1.1}}, "loss: dual_clip=1.1 lies within the other bound"),
         (
             {"loss": {"type": "cispo", "clip_low": 0.1}},
-            "loss: clip_low is no knob of bound=cap. Leave it out, or set the other bound.",
+            "loss: clip_low is no knob of bound=cap. Leave it out, or set bound=interval.",
         ),
         ({"advantage": "zscore"}, "advantage.type='zscore': there is no such kind. Did you mean"),
         (
@@ -226,7 +227,9 @@ def test_several_mistakes_are_counted() -> None:
         ({"overlong_buffer": 64, "mask_truncated": True}, "what is punished most would stay out"),
         ({"dynamic_sampling": 2, "num_rollouts": 2}, "dynamic_sampling with num_rollouts=2"),
         ({"dynamic_sampling": 2, "loss": "bnpo"}, "dynamic_sampling with loss.type=bnpo"),
-        ({"mini_batches": 17}, "mini_batches=17 of 16 groups a step"),
+        ({"mini_batches": 3}, "mini_batches=3 of 16 groups a step: they cannot be divided evenly"),
+        ({"loss": "gspo", "top_entropy": 0.2}, "loss.type=gspo with top_entropy=0.2"),
+        ({"correction": {"cap": 2}}, "correction.cap=2 with correction.type=none"),
         (
             {"advantage": "batch", "step_mode": "per_step", "step_weight": 0.5},
             "advantage.type=batch with step_mode=per_step",

@@ -167,8 +167,8 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         load_dataset_source("diversty")
     with pytest.raises(DataError, match="no LegalBench checkout"):
         load_dataset_source(tmp_path)
-    with pytest.raises(DataError, match=r"known endings: \.jsonl, \.parquet"):
-        load_dataset_source(write_lines(tmp_path / "a.csv", "x"))
+    with pytest.raises(DataError, match=r"known endings: \.jsonl, \.parquet, \.csv"):
+        load_dataset_source(write_lines(tmp_path / "a.txt", "x"))
     with pytest.raises(DataError, match=r"empty\.jsonl is empty"):
         load_dataset_source(write_lines(tmp_path / "empty.jsonl"))
     with pytest.raises(DataError, match="does not exist"):

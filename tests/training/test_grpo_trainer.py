@@ -15,6 +15,8 @@ import string
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,7 @@ from judicaita.legal.tasks import generate
 from judicaita.training.checkpoints import read_card
 from judicaita.training.config import TrainingConfig
 from judicaita.training.data_curation import read_samples, write_samples
+from judicaita.training.groups import sample_groups
 from judicaita.training.grpo_trainer import GRPOTrainer
 from judicaita.training.metrics import read_events, read_rollouts
 from judicaita.training.policy import Policy
@@ -449,6 +452,7 @@ PER_STEP: dict[str, Any] = {
     "max_steps": 1,
     "model_max_length": 200,
     "generation_max_length": 50,
+    "allow_contamination": True,
 }
 
 
@@ -909,7 +913,9 @@ def test_truncated_completions_stay_out(configure: Configure) -> None:
             entering[row["step"]] += len(row["token_ids"])
     for step, event in by_step.items():
         assert event.get("loss_tokens", 0) == entering[step]
-    assert {row["why"] for row in rollouts_of(trainer)} <= {"entered", "truncated", "no signal"}
+    whys = {(row["why"], row["finish_reason"] == "length") for row in rollouts_of(trainer)}
+    assert ("entered", True) not in whys
+    assert ("truncated", True) in whys
 
 
 def test_two_mini_batches_are_two_updates(configure: Configure) -> None:
@@ -918,6 +924,168 @@ def test_two_mini_batches_are_two_updates(configure: Configure) -> None:
     assert [event["updates"] for event in steps_of(trainer)] == [4, 4]
     assert trainer.policy.version == trainer.updater.step_count == 8
     assert trainer.updater.total_steps == 8
+
+
+def test_few_uncertain_tokens_of_nothing(configure: Configure) -> None:
+    """A step in which no group enters has no tokens to choose from, and goes on."""
+    for name, more in (("one", {}), ("two", {"mini_batches": 2})):
+        trainer = train(configure(name, top_entropy=0.2, **more), lambda *_: 0.5)
+        assert [event["updates"] for event in steps_of(trainer)] == [0, 0]
+
+
+@pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
+def test_divergences_in_16_bits_are_from_the_reference(configure: Configure, lora: bool) -> None:
+    """The reference is a copy that takes the weights' place, of which autocast keeps casts."""
+    settings: dict[str, Any] = {"use_lora": lora, "lora_dropout": 0.0, "beta": 0.1, "max_steps": 1}
+    settings |= {"kl": {"place": "reward", "estimator": "k1"}, "reference_sync_steps": 100}
+    found = {}
+    for precision in ("fp32", "bf16"):
+        trainer = trainer_of(configure(precision, precision=precision, **settings), lambda *_: 1)
+        torch.manual_seed(3)
+        for _, parameter in trainer.policy.trainable():
+            parameter.data += 0.05 * torch.randn_like(parameter)
+        items = trainer.sampler.items[:2]
+        groups = sample_groups(
+            trainer.policy, trainer.engine, items, trainer.config, random.Random(0)
+        )
+        if found:
+            groups = found["groups"]
+        found |= {"groups": groups, precision: trainer.update.divergences(groups)}
+    exact, rounded = (torch.tensor(found[name]) for name in ("fp32", "bf16"))
+    assert float(exact.abs().min()) > 0.05
+    torch.testing.assert_close(rounded, exact, rtol=0.25, atol=0.3)
+
+
+def test_a_divergence_that_is_not_finite_is_a_fault(configure: Configure) -> None:
+    settings: dict[str, Any] = {"beta": 0.1, "kl": {"place": "reward", "target": 0.1}}
+    trainer = trainer_of(configure(**settings), share_of_low_bytes)
+    trainer.update.reference = lambda: pytest.fail("not asked")  # type: ignore[assignment]
+
+    @contextmanager
+    def broken() -> Any:
+        head = trainer.policy.model.get_output_embeddings()
+        hook = head.register_forward_hook(lambda _, __, output: output * math.nan)
+        with torch.no_grad():
+            yield
+        hook.remove()
+
+    trainer.update.reference = broken
+    record = trainer.step()
+    assert record.fault is not None
+    assert trainer.state.beta == 0.1
+
+
+def test_divergences_go_on_in_halves(configure: Configure) -> None:
+    settings: dict[str, Any] = {"beta": 0.1, "kl": {"place": "reward"}, "max_steps": 1}
+    trainer = trainer_of(configure(**settings), share_of_low_bytes)
+    logprobs, passes = trainer.policy.logprobs, list[int]()
+
+    def greedy(batch: Any, *rest: Any, **more: Any) -> Any:
+        passes.append(len(batch.rows))
+        if len(batch.rows) > 4:
+            torch.empty(2**62, dtype=torch.uint8)
+        return logprobs(batch, *rest, **more)
+
+    trainer.policy.logprobs = greedy  # type: ignore[method-assign]
+    trainer.step()
+    assert passes[:5] == [8, 4, 4, 4, 4]
+    assert trainer.updater.halvings == 1
+
+
+def test_another_beta_on_resume(configure: Configure) -> None:
+    """One that does not adapt is the configuration's."""
+    settings: dict[str, Any] = {"save_steps": 1, "max_steps": 2}
+    first = trainer_of(configure(beta=0.1, **settings), share_of_low_bytes)
+    first.train()
+    step = str(first.folder.step(1))
+    again = trainer_of(configure(beta=0.9, resume=step, **settings), share_of_low_bytes)
+    assert again.state.beta == 0.9
+
+
+def test_gdpo_needs_parts(configure: Configure) -> None:
+    gated = CompositeReward(step_weight=0.5, step_mode="gated")
+    for reward in (share_of_low_bytes, gated):
+        with pytest.raises(ConfigError, match="advantage.type=gdpo with the reward"):
+            GRPOTrainer(configure(advantage="gdpo"), ROWS, HELD_OUT, reward)
+    trainer = train(configure(advantage="gdpo", max_steps=1), CompositeReward())
+    assert steps_of(trainer)[0]["updates"] == 1
+
+
+def test_dynamic_sampling_follows_the_sampler_s_strategy(configure: Configure) -> None:
+    """Locked levels stay locked."""
+    rows = [
+        {"prompt": f"{level}: is {n} odd?", "reference": "No", "task": f"odd_{level}"}
+        | {"family": "odd", "level": level}
+        for level in (1, 2)
+        for n in range(6)
+    ]
+    settings: dict[str, Any] = {"sampler": "curriculum", "dynamic_sampling": 3, "max_steps": 2}
+    trainer = train(configure(**settings), lambda *_: 0.5, rows)
+    assert {row["task"] for row in rollouts_of(trainer)} == {"odd_1"}
+    assert trainer.sampler.further == 12
+
+
+def test_nothing_is_kept_beyond_a_step(configure: Configure) -> None:
+    trainer = trainer_of(configure(), lambda *_: 0.5)
+    trainer.step()
+    assert trainer.kept._passes == []
+
+
+# ── held-out samples among those to train on ─────────────────────────────────────────────────────
+
+
+def test_a_held_out_sample_to_train_on_is_refused(configure: Configure, base: Path) -> None:
+    """Before a model is loaded, unless it is allowed; and then the manifest has it."""
+    rows = [*ROWS, {"prompt": " is OHIO  in the midwest? ", "reference": "Yes", "place": "x"}]
+    held_out = [ROWS[0]]
+    config = configure("no")
+    trainer = GRPOTrainer(config, rows, held_out, share_of_low_bytes, show_progress=False)
+    with pytest.raises(DataError, match="hold 1 of 1 held-out samples .*allow_contamination=true"):
+        trainer.initialize()
+    assert not hasattr(trainer, "policy")
+    assert not config.checkpoint_dir.exists()
+    allowed = configure("yes", allow_contamination=True)
+    trainer = GRPOTrainer(allowed, rows, held_out, share_of_low_bytes, show_progress=False)
+    trainer.initialize()
+    recorded = json.loads((trainer.folder.root / "manifest.json").read_text())["contamination"]
+    assert (recorded["status"], recorded["held_out_overlapping"]) == ("overlap", 1)
+    trainer.close()
+    clean = trainer_of(configure("clean"), share_of_low_bytes)
+    recorded = json.loads((clean.folder.root / "manifest.json").read_text())["contamination"]
+    assert recorded["status"] == "no overlap"
+    clean.close()
+
+
+def test_what_is_like_a_held_out_sample_of_ones_own_is_left_out(configure: Configure) -> None:
+    """Copies in other case share no prompt, so that a split by prompts may divide them."""
+    rows = [
+        row | {"prompt": change(str(row["prompt"]))}
+        for row in ROWS
+        for change in (str.upper, str.lower)
+    ]
+    trainer = GRPOTrainer(configure(eval_fraction=0.3), rows, show_progress=False)
+    prompts = [
+        [str(s.prompt).lower() for s in own]
+        for own in (trainer.train_samples, trainer.eval_samples)
+    ]
+    assert not set(prompts[0]) & set(prompts[1])
+    assert not trainer.contamination.pairs
+    assert len(prompts[1]) == 4
+    same = [
+        row | {"prompt": change("Is it so?")}
+        for row in ROWS[:2]
+        for change in (str.upper, str.lower)
+    ]
+    with pytest.raises(DataError, match="every training sample is like one that was held out"):
+        GRPOTrainer(configure(), same, show_progress=False)
+
+
+def test_rehearsal_is_compared_with_held_out_samples(configure: Configure) -> None:
+    traced = [replace(TRACED[0], prompt=HELD_OUT[0]["prompt"])]
+    config = configure(rehearsal_weight=0.1)
+    trainer = GRPOTrainer(config, ROWS, HELD_OUT, share_of_low_bytes, rehearsal=traced)
+    with pytest.raises(DataError, match="hold 1 of 1 held-out samples"):
+        trainer.initialize()
 
 
 # ── going on ─────────────────────────────────────────────────────────────────────────────────────

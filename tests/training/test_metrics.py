@@ -236,6 +236,7 @@ def test_rollouts_come_back_as_written(tmp_path: Path, taught: Group, flat: Grou
         "reward.format": 1.0,
         "reward.outcome": 1.0,
         "reward.verbosity": None,
+        "penalty": None,
         "advantage": 0.75,
         "step_returns": [],
         "entered_loss": True,

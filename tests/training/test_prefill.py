@@ -284,12 +284,12 @@ def trained(folder: Path, model: Path, **settings: Any) -> tuple[GRPOTrainer, li
             **settings,
         },
     )
-    rows = [{"prompt": f"Is {number} even?", "reference": "Yes"} for number in range(16)]
+    rows = [{"prompt": f"Is {number} even?", "reference": "Yes"} for number in range(18)]
 
     def by_length(prompt: str, response: str, reference: str) -> float:
         return len(response) % 7 / 7
 
-    trainer = GRPOTrainer(config, rows, rows[:2], by_length, show_progress=False)
+    trainer = GRPOTrainer(config, rows[:-2], rows[-2:], by_length, show_progress=False)
     taken: list[int] = []
     real = prefill.KeptPrefill.take
 

@@ -173,11 +173,9 @@ def test_text_is_learned_from_end_to_end(make_policy: MakePolicy) -> None:
     assert (loss, tokens) == (pytest.approx(expected, rel=1e-5), len(others))
 
 
-def test_a_conversation_is_no_text(make_policy: MakePolicy) -> None:
+def test_a_conversation_is_no_text() -> None:
     turns = ({"role": "user", "content": "?"},)
-    config = TrainingConfig(rehearsal_weight=0.5, rehearsal_on="text", rehearsal_samples=1)
-    rehearsal = Rehearsal(make_policy("llama"), config, DataSource([Sample(turns, "")], seed=0))
     with pytest.raises(DataError, match="is a conversation, and is to be read as plain text"):
-        rehearsal()
+        source_of([Sample(turns, "Yes")], rehearsal_on="text")
     with pytest.raises(ConfigError, match="rehearsal_on=text with rehearsal_weight=0"):
         TrainingConfig(rehearsal_on="text")

@@ -102,6 +102,24 @@ class TestOutcome:
         with pytest.raises(RewardError, match="must be a list"):
             score_safely(OutcomeReward(), "", text, "Facts", {"labels": "Facts,Issue"})
 
+    @pytest.mark.parametrize(
+        ("answer_type", "reference", "right", "wrong"),
+        [
+            ("numeric", "$27,181", "The tax is 27,181 dollars.", "The tax is $28,181."),
+            ("date", "1999-03-02", "the 2d day of March, 1999", "the 3d day of March, 1999"),
+            ("extraction", "land", "The term is “land”.", "The term is “soil”."),
+            ("yes_no", "No", "It was told late, so the answer is no.", "No. Actually, yes."),
+        ],
+    )
+    def test_answer_type_column(self, answer_type, reference, right, wrong):
+        for text, score in ((right, 1), (wrong, 0)):
+            result = OutcomeReward().compute("", text, reference, answer_type=answer_type)
+            assert result.score == score
+
+    def test_a_reference_that_its_type_cannot_read_stops_the_run(self):
+        with pytest.raises(RewardError, match="dates, not one"):
+            score_safely(OutcomeReward(), "", "May 1", "soon", {"answer_type": "date"})
+
     def test_bad_settings(self):
         with pytest.raises(ConfigError, match="auto, exact or overlap"):
             OutcomeReward(match="fuzzy")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from judicaita.errors import ConfigError
-from judicaita.training.algorithms.losses import DAPOLoss
+from judicaita.training.algorithms.losses import DAPOLoss, GRPOLoss
 from judicaita.training.config import PROFILES, SFTConfig, TrainingConfig
 from judicaita.training.settings import Resolved, default_checkpoint, flatten, options, resolve
 
@@ -105,6 +105,32 @@ def test_a_part_of_the_loss(tmp_path: Path, source: dict[str, Any]) -> None:
     assert found.config.loss == DAPOLoss(clip_low=0.1)
     assert found.origins["loss.clip_low"] in {"flag", "environment", ".env", "file"}
     assert found.origins["loss.clip_high"] == "default"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        {"flags": {"loss.clip_low": "0.1"}},
+        {"environment": {"GRPO_LOSS__CLIP_LOW": "0.1"}},
+        {"file": "loss: grpo\nloss.clip_low: 0.1\n"},
+    ],
+    ids=["flag", "environment", "file"],
+)
+def test_a_bare_kind_in_the_file_and_its_knob_elsewhere(
+    tmp_path: Path, source: dict[str, Any]
+) -> None:
+    found = resolved(tmp_path, **{"file": "loss: grpo\n", **source})
+    assert found.config.loss == GRPOLoss(clip_low=0.1)
+    assert found.origins["loss.type"] == "file"
+
+
+def test_a_kind_by_its_short_names(tmp_path: Path) -> None:
+    """``GRPO_LOSS`` and ``--loss`` for the type; the flag goes before the file."""
+    assert resolved(tmp_path, environment={"GRPO_LOSS": "grpo"}).config.loss == GRPOLoss()
+    found = resolved(tmp_path, {"loss.type": "cispo"}, file="loss: grpo\n")
+    assert (found.config.loss.type, found.origins["loss.type"]) == ("cispo", "flag")
+    flags = {option.path: option.flags for option in options(TrainingConfig)}
+    assert flags["loss.type"] == ("--loss.type", "--loss")
 
 
 def test_parts_of_the_loss_from_two_sources(tmp_path: Path) -> None:
@@ -208,8 +234,8 @@ def test_a_supervised_run_reads_its_own_variables(tmp_path: Path) -> None:
         ({"file": "7: 1"}, "7: no such setting."),
         ({"flags": {"no.such": 1}}, "no: no such setting."),
         (
-            {"file": "loss: grpo\nloss.clip_low: 0.1"},
-            "loss='grpo' and loss.clip_low are both",
+            {"file": "kl: k1\nkl.target: 0.1"},
+            "kl='k1' and kl.target are both",
         ),
     ],
 )

@@ -144,7 +144,7 @@ def test_a_run(base: Path, serve: Serve, tmp_path: Path) -> None:
         num_rollouts=3,
         max_steps=3,
     )
-    trainer = GRPOTrainer(config, rows, rows[:1], share_of_low_bytes, show_progress=False)
+    trainer = GRPOTrainer(config, rows[1:], rows[:1], share_of_low_bytes, show_progress=False)
     trainer.initialize()
     trainer.train()
     events = [e for e in read_events(trainer.folder.events) if e["event"] == "step"]

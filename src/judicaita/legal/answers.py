@@ -10,25 +10,43 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-from judicaita.legal.label_lists import read_labels
-from judicaita.legal.polarity import (
-    WORD,
-    clauses,
-    contradict,
-    denied_word,
-    normalise,
-    vocabulary_of,
-)
+from judicaita.legal.amounts import NUMBERS
+from judicaita.legal.commitment import amount_verdict, date_verdict
+from judicaita.legal.contrasts import conflicts
+from judicaita.legal.extraction import name_verdict, names_score, term_verdict
+from judicaita.legal.labels import Verdict, commitment, list_commitment
+from judicaita.legal.lexicon import stem
+from judicaita.legal.normal_form import WORD, legible, normalise
+from judicaita.legal.reading import words_of_pair
 
 MatchMode = Literal["auto", "exact", "overlap"]
 
 MULTILABEL = "multilabel"
 """The answer type of a question whose answer lists any number of its labels."""
+
+ANSWER_TYPES = {
+    **dict.fromkeys(("yes_no", "binary_yes_no", "binary_other", "multiclass"), "label"),
+    MULTILABEL: MULTILABEL,
+    **dict.fromkeys(("numeric", "dollars", "percentage"), "numeric"),
+    "date": "date",
+    "extraction": "extraction",
+    "extraction_list": "extraction_list",
+    "free_text_short": "free_text_short",
+    "free_text": "free_text",
+}
+"""Each known answer type, LegalBench's names among them, and how its answers are read."""
+
+_READERS: dict[str, Callable[[str, str], Verdict]] = {
+    "numeric": amount_verdict,
+    "date": date_verdict,
+    "extraction": term_verdict,
+    "free_text_short": name_verdict,
+}
 
 LABEL_WORDS = 3
 """References of at most so many words count as labels in mode ``auto``: the longest labels of
@@ -127,7 +145,8 @@ class Grade:
     """How an answer compares with the gold one."""
 
     score: float
-    """1 or 0 for labels; token F1 for free text, 0 where it stays below the threshold."""
+    """1 or 0 for labels, amounts, dates and terms; F1 for lists of names and free text, 0 where it
+    stays below the threshold."""
     correct: bool
     answer: str | None
     """The text that was graded; None when the completion gives no answer."""
@@ -146,24 +165,27 @@ def grade_answer(
     """Grade a completion, or a bare answer, against the gold answer.
 
     The answer is the body of the last "Conclusion:". A text without any marker is graded as a
-    whole, since it can only earn by opening with the answer; one with steps but no conclusion gives
-    no answer.
+    whole; one with steps but no conclusion gives no answer.
 
-    ``exact`` asks which label the answer *commits* to: "Yes", "**yes**.", "Yes, because …" and "The
-    answer is Yes" are Yes. Hedges, two answers, a later change of mind, and a label that only
-    occurs inside another ("not hearsay", "unenforceable") are wrong. ``labels`` names the task's
-    labels, so that a change to any of them is seen; Yes/No, True/False and letters need no naming.
+    ``auto`` grades by ``answer_type``, one of `ANSWER_TYPES`. Without a type, or with another one,
+    references of at most `LABEL_WORDS` words and those of a task with ``labels`` are labels, and
+    any longer ones free text.
 
-    ``overlap`` is the F1 over word tokens of SQuAD (arXiv 1606.05250 §6.1), 0 below ``threshold``.
-    Polarity comes first: a contradiction scores 0 however many words agree.
+    ``exact`` asks which label the answer *commits* to: "Yes", "**yes**.", "Yes, because …", "The
+    answer is Yes" and "…, so the answer is yes" are Yes. Hedges, two answers, a later change of
+    mind, and a label that only occurs inside another ("not hearsay", "unenforceable") are wrong.
+    ``labels`` names the task's labels, so that a change to any of them is seen; Yes/No, True/False
+    and letters need no naming.
 
-    ``auto`` is ``exact`` for references of at most `LABEL_WORDS` words, and ``overlap`` else.
+    ``overlap`` is the F1 of SQuAD (arXiv 1606.05250 §6.1) over words, here stems, 0 below
+    ``threshold``. A contradiction (`contrasts.conflicts`) scores 0 however many words agree.
 
     Where ``answer_type`` is `MULTILABEL`, whatever the mode, the answer must name exactly those of
-    ``labels`` that the reference names ("trespass, battery", "Battery and trespass."), in any order
-    and with nothing else but filler. Any other type is graded as above.
+    ``labels`` that the reference names ("trespass, battery", "Battery and trespass."), in any
+    order; sentences before or after may explain, naming no label.
 
-    Raises `ValueError` for an empty reference, or a list of labels in which some is not offered.
+    Raises `ValueError` for an empty reference, a list of labels in which some is not offered, and
+    an amount or date that cannot be read in the reference.
     """
     if not reference.strip():
         raise ValueError("grade_answer needs a reference; without one there is nothing to compare")
@@ -171,173 +193,79 @@ def grade_answer(
     answer = text.strip() if not reasoning.boundaries else reasoning.conclusion
     if not answer:
         return Grade(0.0, False, answer, "no answer")
-    if answer_type == MULTILABEL:
-        reason = _list_commitment(answer, reference, labels)
-        return Grade(float(reason == "match"), reason == "match", answer, reason)
-    got, gold = normalise(answer), normalise(reference)
+    said = unwrap(legible(answer))
+    kind = _kind(mode, answer_type, reference, labels)
+    if kind == MULTILABEL:
+        return _judged(answer, list_commitment(said, reference, labels))
+    got, gold = normalise(said), normalise(reference)
     if got == gold:
         return Grade(1.0, True, answer, "match")
     if not _WORD.search(got):
         return Grade(0.0, False, answer, "no answer")
-    if mode == "exact" or (mode == "auto" and (labels or len(_WORD.findall(gold)) <= LABEL_WORDS)):
-        reason = _commitment(got, gold, tuple(normalise(label) for label in labels))
-        return Grade(float(reason == "match"), reason == "match", answer, reason)
-    if contradict(got, gold):
-        return Grade(0.0, False, answer, "contradicted")
+    if kind == "label":
+        return _judged(answer, commitment(got, gold, tuple(map(normalise, labels))))
+    if kind in _READERS:
+        return _judged(answer, _READERS[kind](said, legible(reference)))
+    if kind == "extraction_list":
+        return _scored(answer, names_score(said, legible(reference)), threshold)
     score = _token_f1(got, gold)
+    if score >= threshold and conflicts(got, gold, said, legible(reference)):
+        return Grade(0.0, False, answer, "contradicted")
+    return _scored(answer, score, threshold)
+
+
+_LATEX = re.compile(r"\\(?:text(?:bf|it|rm|tt)?|math(?:bf|rm|sf)|emph)\s*\{([^{}]*)\}")
+_BOX = re.compile(r"\$*\s*\\(?:boxed|fbox)\s*\{([^{}]*)\}\s*\$*")
+_MATHS = re.compile(r"\\[()\[\]]|\\(?=[$%])|\\[,;!]")
+_TAG = re.compile(r"<(/?)\w{1,20}>")
+
+
+def unwrap(text: str) -> str:
+    r"""The text without LaTeX around words, and with boxes and tags as announcements.
+
+    >>> unwrap(r"$\boxed{\text{Yes}}$"), unwrap("<answer>Yes</answer>")
+    ('answer: Yes', 'answer: Yes')
+    """
+    if "\\" in text:
+        text = _MATHS.sub("", _LATEX.sub(r"\1", text))
+        text = _BOX.sub(r"answer: \1", text)
+    if "<" in text:
+        text = _TAG.sub(lambda tag: "" if tag[1] else "answer: ", text)
+    return text
+
+
+def _kind(mode: MatchMode, answer_type: str | None, reference: str, labels: Sequence[str]) -> str:
+    """ "label", "free_text", or the answer type where it has a way of its own."""
+    if answer_type == MULTILABEL:
+        return MULTILABEL
+    if mode != "auto":
+        return "label" if mode == "exact" else "free_text"
+    if kind := ANSWER_TYPES.get(answer_type or ""):
+        return kind
+    is_short = len(_WORD.findall(normalise(reference))) <= LABEL_WORDS
+    return "label" if labels or is_short else "free_text"
+
+
+def _judged(answer: str, verdict: Verdict) -> Grade:
+    return Grade(float(verdict == "match"), verdict == "match", answer, verdict)
+
+
+def _scored(answer: str, score: float, threshold: float) -> Grade:
     if score < threshold:
         return Grade(0.0, False, answer, "below threshold")
     return Grade(score, True, answer, "match")
 
 
-# --- labels --------------------------------------------------------------------------------------
-
-_REASON = r"(?:because|since|as|given|under|for|due|but|so|therefore|when|where|pursuant)\b"
-# What follows a label that stands for itself: punctuation (neither "?" nor "/"), or its reasons.
-_STOP = rf"\s*(?:$|[.,](?!\d)|[;:!)\]}}\n\"'<\u2014\u2013-]|{_REASON})"
-_SUBJECT = r"(?:answer|label|conclusion|classification|category|class|choice|option|boxed)"
-_ANNOUNCE = (
-    rf"\b{_SUBJECT}\b(?:\s+(?:to|for|of)\s[^.;:!?\n]{{1,80}}?)?\s*"
-    r"(?:\b(?:is|was|(?:would|should|must)\s+be)\b|[:={>])\W{0,8}"
-)
-# What may come before the label: "Therefore, the answer is", "Final answer:", "Option".
-_LEAD = (
-    r"\W{0,16}(?:(?:so|therefore|thus|hence|accordingly|consequently|finally|overall|"
-    r"in (?:conclusion|sum|short))\b\W{0,4})?(?:(?:the|my|our)\s+)?"
-    rf"(?:(?:final|correct|right|best|short)\s+)?(?:{_ANNOUNCE})?(?:{_SUBJECT}\W{{1,4}})?"
-)
-_COPULA = r"(?:[^.;:!?\n]{0,120}?\b(?:is|are|was|were|be|as)\s+(?:an?\s+|the\s+)?[\"'($]{0,2})?"
-_EDGE = r"\b"
-_PREFIX = r"(?:non|un|in|il|im|ir)"
-_NOT_A = r"\b(?:not|never|nor|neither|no\s+longer)\s+(?:an?\s+|the\s+)?"
-_DOUBT = re.compile(
-    r"\b(?:not|never|no|neither|nor|false|untrue|if|whether|unless|may|might|could|maybe|perhaps|"
-    r"possibly|either|doubt|doubtful|hardly|unlikely|fails?|lacks?|but|yet|however|rather|instead)\b"
-)
-_HEDGE = re.compile(
-    r"\b(?:it (?:all )?depends|can not (?:be determined|say|tell)|not (?:sure|certain)|unsure|"
-    r"either way|hard to say)\b"
-)
-_HEDGE_NEXT = re.compile(
-    r"\W*(?:or|nor|if|unless|depending|sometimes|partly)\b"
-    r"|\s+(?:is|was|would|may|might|could|can|should)\b"
-    rf"|(?:(?!{_REASON})[^.;!?\n])*?\b(?:maybe|perhaps|possibly|depends|unclear|uncertain)\b"
-)
-_LIST_HEDGE = re.compile(
-    r"\b(?:or|either|maybe|perhaps|possibly|probably|likely|may|might|could|unclear|uncertain)\b"
-)
-# Possessive repetitions: a model may emit a hundred short lines, and each would double the work.
-_LIST = re.compile(
-    r"(?:(?=\s*[,;.\n])\s*+[,;.]?+\s*+(?:(?:or|and)\s+(?=\w))?+\w++)+\W*"
-    r"|(?:(?=\s*[,;\n])\s*+[,;]?+\s*+\w++(?:[^\S\n]\w++){0,2}+)+\W*"
-)
-_TURN = r"(?:or|and|but|yet|though|although|however|rather|instead|probably|perhaps|maybe)"
-_PAIRS = (frozenset({"yes", "no"}), frozenset({"true", "false"}))
-_LETTERS = frozenset("abcdefghij")
-
-
-def _commitment(
-    answer: str, gold: str, labels: Sequence[str]
-) -> Literal["match", "mismatch", "hedged", "contradicted"]:
-    """Whether a normalised answer commits to the label ``gold``, and to nothing else."""
-    opening = _opening(gold).match(answer)
-    if opening is None or _DOUBT.search(answer, 0, opening.start("label")):
-        return "mismatch"
-    rest = answer[opening.end() :]
-    if _HEDGE.search(answer) or _HEDGE_NEXT.match(rest):
-        return "hedged"
-    if _denial(gold).search(rest):
-        return "contradicted"
-    rivals = {label for label in labels if label != gold}
-    for family in (*_PAIRS, _LETTERS):
-        rivals |= family - {gold} if gold in family else set()
-    if rivals:
-        claim = _rival_claim(frozenset(rivals))
-        before = f". {answer[: opening.start('label')]}"
-        return "contradicted" if claim.search(before) or claim.search(rest) else "match"
-    # Nobody named the other labels: what is listed or announced besides may be one.
-    if _LIST.fullmatch(rest) and not re.match(rf"\W*{_REASON}", rest):
-        return "hedged"
-    ends = (mark.end() for mark in re.finditer(_ANNOUNCE, rest))
-    agree = all(re.match(_label(gold), rest[end:]) for end in ends)
-    return "match" if agree else "contradicted"
-
-
-def _list_commitment(
-    answer: str, reference: str, labels: Sequence[str]
-) -> Literal["match", "mismatch", "hedged", "contradicted"]:
-    """Whether an answer commits to the labels that the reference lists, and to no other."""
-    gold = read_labels(reference, labels)
-    if gold is None:
-        raise ValueError(
-            f"the reference {reference!r} is no list of the labels {', '.join(labels) or '(none)'};"
-            " separate them by commas, and give every answer that the question offers as labels"
-        )
-    named, got = read_labels(answer, labels), normalise(answer)
-    if named is not None:
-        return "match" if named == gold else "mismatch"
-    if _HEDGE.search(got) or _LIST_HEDGE.search(got):
-        return "hedged"
-    denied = any(_denial(normalise(label)).search(got) for label in labels)
-    return "contradicted" if denied else "mismatch"
-
-
-@lru_cache(maxsize=1024)
-def _label(label: str) -> str:
-    """Pattern of a label: its words, whatever stands between them; "not x" is also "un-x"."""
-    words = _WORD.findall(label) or [label]
-    plain = _EDGE + r"\W+".join(map(re.escape, words)) + _EDGE
-    base = _denied_word(label)
-    return rf"(?:{plain}|{_NOT_A}{base}\b|\b{_PREFIX}{base}\b)" if base else plain
-
-
-def _denied_word(label: str) -> str | None:
-    """What "not enforceable" and "unenforceable" deny; None for any other label."""
-    negated = re.fullmatch(rf"{_NOT_A}([a-z]+)", label)
-    return negated[1] if negated else denied_word(label)
-
-
-@lru_cache(maxsize=1024)
-def _opening(gold: str) -> re.Pattern[str]:
-    """An answer that opens with the label, or with a sentence that ends in it."""
-    follows = {
-        "yes": r"(?!\s*[?/])",  # "Yes there is" commits too,
-        # "No it is not" as well, but neither "No state is shared" nor "No. 5".
-        "no": rf"(?!\.?\s*\d)(?={_STOP}|\s+(?:there|it|this|that|they|he|she|we|i|the)\b)",
-    }
-    follow = follows.get(gold, rf"(?={_STOP})")
-    return re.compile(rf"{_LEAD}{_COPULA}(?P<label>{_label(gold)}){follow}")
-
-
-@lru_cache(maxsize=1024)
-def _denial(gold: str) -> re.Pattern[str]:
-    """The label taken back: "not hearsay"; for the label "not hearsay", "is hearsay"."""
-    base = _denied_word(gold)
-    if base:
-        return re.compile(rf"\b(?:is|are|was|were|be)\s+(?:an?\s+|the\s+)?{base}\b")
-    if len(gold) == 1:  # "not a" is an article more often than label A
-        return re.compile(r"(?!)")
-    return re.compile(rf"{_NOT_A}{_label(gold)}|\b{_PREFIX}{_label(gold).removeprefix(_EDGE)}")
-
-
-@lru_cache(maxsize=1024)
-def _rival_claim(rivals: frozenset[str]) -> re.Pattern[str]:
-    """Another label of the task, where a text commits to it."""
-    either = "|".join(sorted(map(_label, rivals), key=len, reverse=True))
-    if any(rivals < pair for pair in _PAIRS):  # not "No. 5", nor "no state"
-        return re.compile(rf"(?:{either})(?!\.?\s*\d)(?={_STOP}|\s*(?:and|or|if)\b)")
-    start = rf"(?:[.,;:/&!?)\n\u2014\u2013-]|\b{_TURN}\b|{_ANNOUNCE})"
-    return re.compile(rf"{start}{_LEAD}{_COPULA}(?:{either})(?={_STOP})")
+@lru_cache(maxsize=1 << 16)
+def _key(word: str) -> str:
+    """The stem of a word, and figures for "five"."""
+    return NUMBERS.get(word) or stem(word)
 
 
 def _token_f1(answer: str, gold: str) -> float:
-    """Harmonic mean of precision and recall over word tokens, articles left out; in [0, 1]."""
-    vocabulary = vocabulary_of(answer, gold)
-    said, meant = (
-        Counter(word for clause in clauses(text, vocabulary) for word in clause)
-        for text in (answer, gold)
-    )
+    """Harmonic mean of precision and recall over stems of words, articles left out; in [0, 1]."""
+    said, meant = (Counter(map(_key, words)) for words in words_of_pair(answer, gold))
     for article in ("a", "an", "the"):
         del said[article], meant[article]
-    common = (said & meant).total()
+    common = sum(min(count, said[word]) for word, count in meant.items())
     return 2 * common / (said.total() + meant.total()) if common else 0.0

@@ -163,7 +163,12 @@ class ReasoningTraceGenerator:
                 like = [each for each in self._waiting if each.sampling == request.sampling]
                 others = [each for each in like if each is not request and not each.trace.done()]
                 together += others[: _TOGETHER - 1]
-            _answer(loaded, together)
+            if len(together) > 1:
+                # What goes wrong may be another's fault, or that of so many.
+                with contextlib.suppress(Exception):
+                    _answer(loaded, together)
+            if not request.trace.done():
+                _answer(loaded, [request])
         return request.trace.result()
 
     def _load(self) -> None:
@@ -198,10 +203,7 @@ def _describe(folder: Path, opened: checkpoints.OpenCheckpoint) -> ModelInfo:
 
 
 def _answer(loaded: _Loaded, requests: Sequence[_Request]) -> None:
-    """Give every request its trace or its error; those of one limit are one batch.
-
-    What an engine raises reaches the call whose turn it is; the others then try by themselves.
-    """
+    """Give every request its trace or its error; those of one limit are one batch."""
     batches: dict[SamplingParams, list[tuple[_Request, tuple[int, ...]]]] = {}
     for request in requests:
         try:

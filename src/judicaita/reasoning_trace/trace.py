@@ -7,11 +7,11 @@ or a fact about the run. What the model did not write is None, and a warning say
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import asdict, dataclass
 from typing import Literal
 
 from judicaita.legal.answers import Reasoning
+from judicaita.training.markdown import block, code, inline
 
 NOTICE = "Written by a language model. This is no legal advice."
 """In every trace, whatever its form."""
@@ -102,20 +102,20 @@ class ReasoningTrace:
         question can add a heading, a link or HTML. A completion that is not well-formed is shown as
         it is besides, since words of it may belong to no step.
         """
-        context = [f"**Context:** {_inline(self.context)}"] if self.context else []
+        context = [f"**Context:** {inline(self.context)}"] if self.context else []
         steps = "\n".join(
             f"- **Step {step.number}** ({_certainty(step.confidence)}, {step.verification}): "
-            f"{_inline(step.text)}".rstrip()
+            f"{inline(step.text)}".rstrip()
             for step in self.steps
         )
         conclusion = (
             "**Conclusion:** the model wrote none."
             if self.conclusion is None
-            else f"**Conclusion** ({_certainty(self.confidence)}): {_inline(self.conclusion)}"
+            else f"**Conclusion** ({_certainty(self.confidence)}): {inline(self.conclusion)}"
         )
         parts = [
             "# Reasoning trace",
-            f"**Question:** {_inline(self.query)}",
+            f"**Question:** {inline(self.query)}",
             *context,
             *([steps] if steps else []),
             conclusion,
@@ -134,14 +134,14 @@ class ReasoningTrace:
         if self.well_formed:
             return []
         warnings = "\n".join(f"- **Warning:** {warning}" for warning in self.warnings)
-        return [warnings, "The completion as the model wrote it:", _block(self.text)]
+        return [warnings, "The completion as the model wrote it:", block(self.text)]
 
     def _origin(self) -> str:
         model = self.model
-        base = f" on {_code(model.base_model)}" if model.base_model else ""
+        base = f" on {code(model.base_model)}" if model.base_model else ""
         step = "" if model.step is None else f", step {model.step}"
         return (
-            f"Model: {_code(model.checkpoint)}{base}{step}; {model.parameters:,} parameters, "
+            f"Model: {code(model.checkpoint)}{base}{step}; {model.parameters:,} parameters, "
             f"{model.dtype} on {model.device}; {self.completion_tokens} tokens in "
             f"{self.seconds:.2f} s; judicaita {model.judicaita}; {self.created}."
         )
@@ -184,42 +184,6 @@ def warnings_about(text: str, reasoning: Reasoning, *, truncated: bool) -> tuple
     if truncated:
         found.append("The token limit cut the text, so its end is missing.")
     return tuple(found)
-
-
-# --- Markdown ------------------------------------------------------------------------------------
-
-# Markup in the middle of a line: escapes, code, emphasis, links, HTML, entities, strikeouts.
-_MARKUP = re.compile(r"([\\`*_\[<&~])")
-# GitHub's flavour links these wherever they stand, backslashes or not; in a code span nothing does.
-_LINKED = re.compile(r"(\S*(?:://|www\.|@)\S*)", re.IGNORECASE)
-# Would move a terminal's cursor, or turn the reading order round.
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-
-
-def _inline(text: str) -> str:
-    """Markdown that shows a text and is nothing else; not for the start of a line or a table."""
-    parts = _LINKED.split(_CONTROL.sub("\N{REPLACEMENT CHARACTER}", " ".join(text.split())))
-    return "".join(
-        _code(part) if index % 2 else _MARKUP.sub(r"\\\1", part) for index, part in enumerate(parts)
-    )
-
-
-def _code(text: str) -> str:
-    """A code span; its marks are longer than any run of them inside."""
-    fence = "`" * (_longest_run(text) + 1)
-    padding = " " if "`" in text else ""
-    return f"{fence}{padding}{text}{padding}{fence}"
-
-
-def _block(text: str) -> str:
-    """A fenced block; its fence is longer than any run of backticks inside."""
-    fence = "`" * max(3, _longest_run(text) + 1)
-    lines = _CONTROL.sub("\N{REPLACEMENT CHARACTER}", "\n".join(text.splitlines()))
-    return f"{fence}text\n{lines}\n{fence}"
-
-
-def _longest_run(text: str) -> int:
-    return max(map(len, re.findall("`+", text)), default=0)
 
 
 def _certainty(confidence: float | None) -> str:

@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from judicaita.training.config import SFTConfig, TrainingConfig
-    from judicaita.training.data_curation import load_dataset_source
+    from judicaita.training.data_curation import (
+        LegalBenchDataset,
+        PileOfLawDataset,
+        create_training_dataset,
+        load_dataset_source,
+    )
     from judicaita.training.evaluation import EvaluationHarness, evaluate_checkpoint
     from judicaita.training.grpo_trainer import GRPOTrainer
     from judicaita.training.rewards import (
@@ -24,11 +29,14 @@ _HOMES = {
     "EvaluationHarness": "evaluation",
     "FormatReward": "rewards",
     "GRPOTrainer": "grpo_trainer",
+    "LegalBenchDataset": "data_curation",
     "OutcomeReward": "rewards",
+    "PileOfLawDataset": "data_curation",
     "SFTConfig": "config",
     "StepReward": "rewards",
     "TrainingConfig": "config",
     "VerbosityReward": "rewards",
+    "create_training_dataset": "data_curation",
     "evaluate_checkpoint": "evaluation",
     "load_dataset_source": "data_curation",
     "supervised_fine_tuning": "warm_start",
@@ -39,11 +47,14 @@ __all__ = [
     "EvaluationHarness",
     "FormatReward",
     "GRPOTrainer",
+    "LegalBenchDataset",
     "OutcomeReward",
+    "PileOfLawDataset",
     "SFTConfig",
     "StepReward",
     "TrainingConfig",
     "VerbosityReward",
+    "create_training_dataset",
     "evaluate_checkpoint",
     "load_dataset_source",
     "supervised_fine_tuning",

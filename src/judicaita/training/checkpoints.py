@@ -13,7 +13,6 @@ safetensors and JSON alone: nothing in it is ever unpickled.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 import shutil
@@ -34,6 +33,8 @@ from judicaita.training.config import CARD, RunConfig, TrainingConfig
 from judicaita.training.durable import SUMS, verify, write_json, writing_folder
 from judicaita.training.loading import load_policy_for_inference, merge_adapter
 from judicaita.training.policy import Policy
+from judicaita.training.provenance import describe_samples
+from judicaita.training.provenance import fingerprint as fingerprint
 from judicaita.training.rollouts.base import SamplingParams
 from judicaita.types import Sample
 
@@ -46,9 +47,13 @@ _PACKAGES = ("judicaita", "torch", "transformers", "peft", "tokenizers", "safete
 
 
 def describe_run(
-    policy: Policy, origins: Mapping[str, str], **data: Sequence[Sample]
+    policy: Policy,
+    origins: Mapping[str, str],
+    data_from: Mapping[str, Mapping[str, Any]] | None = None,
+    **data: Sequence[Sample],
 ) -> dict[str, Any]:
-    """The manifest: versions, machine, sources of the settings, a fingerprint per data set."""
+    """The manifest: versions, machine, sources of the settings and, per data set, where it came
+    from (``data_from``, as far as it is known), counts and a fingerprint."""
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
@@ -59,15 +64,10 @@ def describe_run(
         "parameters": sum(p.numel() for p in policy.model.parameters()),
         "settings_from": dict(origins),
         "data": {
-            name: {"samples": len(samples), "sha256": fingerprint(samples)}
+            name: describe_samples(samples, (data_from or {}).get(name))
             for name, samples in data.items()
         },
     }
-
-
-def fingerprint(samples: Sequence[Sample]) -> str:
-    """SHA-256 over the samples' ids, in their order."""
-    return hashlib.sha256("\n".join(sample.id for sample in samples).encode()).hexdigest()
 
 
 def describe_runtime(policy: Policy) -> dict[str, Any]:

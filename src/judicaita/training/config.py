@@ -37,6 +37,7 @@ from judicaita.training.algorithms.losses import DAPOLoss, PolicyLoss
 from judicaita.training.algorithms.schedules import Schedule
 from judicaita.training.algorithms.spikes import SpikeGuard
 from judicaita.training.choices import kinds_of, knobs_of, with_kind
+from judicaita.training.combinations import refuse_for_source, refuse_without_meaning
 
 CARD = "judicaita.json"
 """In every checkpoint: what made it, its configuration included."""
@@ -49,6 +50,7 @@ REASONING_PROMPT = (
 
 PROFILES: dict[str, dict[str, Any]] = {
     "tiny": {
+        "dataset": "diversity",
         "use_lora": False,
         "lora_dropout": 0.0,
         "learning_rate": 1e-3,
@@ -85,6 +87,13 @@ def _comma_list(value: Any) -> Any:
         return [part.strip() for part in value.split(",") if part.strip()]
     items = value if isinstance(value, list) else [value]
     return [str(item) if isinstance(item, int) else item for item in items]
+
+
+def _pairs(value: Any) -> Any:
+    """A mapping as its pairs, which flags, files and records can all hold."""
+    if isinstance(value, Mapping):
+        return [f"{ours}={theirs}" for ours, theirs in value.items()]
+    return _comma_list(value)
 
 
 def _none_word(value: Any) -> Any:
@@ -174,12 +183,33 @@ class RunConfig(BaseModel):
     lora_target_modules: NameList = Field(["q_proj", "k_proj", "v_proj", "o_proj"], min_length=1)
     """Names of the linear layers that get an adapter."""
 
-    dataset: str = "diversity"
-    """A generated family of tasks, several (``hearsay,negligence``), ``generated`` for all of them
-    mixed evenly, a LegalBench folder, or a .jsonl or .parquet file."""
+    dataset: str = "legalbench"
+    """What is learned from: ``legalbench`` (from the Hub), the folder of a LegalBench checkout, a
+    .jsonl, .parquet or .csv file, ``owner/name`` of a data set on the Hub (``:configuration`` where
+    it has several), a generated family of tasks, several (``hearsay,negligence``), or ``generated``
+    for all of them mixed evenly."""
     tasks: NameList = Field([])
-    """Which tasks of a LegalBench folder (patterns allowed), or which levels of generated families:
-    ``3``, ``hearsay_3``, ``hearsay_*``, and ``easy`` or ``hard`` for what each family calls so."""
+    """Which tasks of LegalBench (patterns and categories allowed; by default of ``legalbench`` the
+    training guide's, rule_qa, contract_qa and issue_spotting, and of a checkout all), which values
+    of the column ``task`` of a file or a data set on the Hub, or which levels of generated
+    families: ``3``, ``hearsay_3``, ``hearsay_*``, and ``easy`` or ``hard`` for what each family
+    calls so."""
+    legalbench_split: Literal["train", "test", "test_partition"] = "train"
+    """Of LegalBench: its few train rows, or ``test_partition``, a part of the test rows drawn with
+    ``seed``, with the rest held out; figures are then not comparable with published scores.
+    ``test`` is to measure on, as ``eval_dataset=legalbench`` does."""
+    samples_per_task: int | None = Field(None, ge=1)
+    """At most so many samples of each LegalBench task, drawn with ``seed``."""
+    licenses: NameList = Field([])
+    """LegalBench tasks under these licences alone, such as ``CC-BY-4.0,MIT``; patterns allowed."""
+    commercial_only: bool = False
+    """LegalBench tasks alone whose licence allows commercial use."""
+    columns: Annotated[list[str], BeforeValidator(_pairs)] = Field([])
+    """What columns of a file or a data set on the Hub are called there:
+    ``prompt=question,reference=answer``."""
+    dataset_revision: str | None = None
+    """Commit, tag or branch of what comes from the Hub; None is ``main``. The manifest records the
+    commit."""
     max_samples: int | None = Field(None, ge=1)
     """At most so many samples, drawn with ``seed``; generated families yield 1,000 by default."""
 
@@ -278,6 +308,11 @@ class RunConfig(BaseModel):
             )
         return self
 
+    @model_validator(mode="after")
+    def _source_has_them(self) -> Self:
+        refuse_for_source(self)
+        return self
+
     @property
     def samples_per_step(self) -> int:
         """Samples of one optimizer step."""
@@ -289,6 +324,9 @@ class SFTConfig(RunConfig):
 
     env_prefix: ClassVar[str] = "SFT_"
 
+    dataset: str = "diversity"
+    """What is learned from, named as for ``train-grpo``; rows need a ``trace``, which LegalBench's
+    have not."""
     checkpoint_dir: Path = Field(
         Path("./checkpoints/sft"), json_schema_extra=_flags("--output-dir")
     )
@@ -323,8 +361,9 @@ class TrainingConfig(RunConfig):
     """Passes over each step's completions; the loss's bounds matter from the second update on.
     Above 1, set ``lora_dropout`` to 0: else the ratio compares two dropout masks."""
     mini_batches: int = Field(1, ge=1)
-    """Updates of each pass, on as many parts of the step's groups. Above 1 the ratio compares with
-    the policy that sampled, which takes one more forward pass."""
+    """Updates of each pass, on as many parts of the step's groups, in seeded order. Above 1 the
+    ratio compares with the policy that sampled, which takes one more forward pass; set
+    ``lora_dropout`` to 0, as for ``num_iterations``."""
     beta: float = Field(0.0, ge=0)
     """Weight of the KL penalty to the reference: the model with its adapter switched off or,
     in full fine-tuning, a copy of the weights it started from. 0 saves the reference pass."""
@@ -444,8 +483,11 @@ class TrainingConfig(RunConfig):
     """Held-out samples, named as ``dataset`` is (``tasks`` picks from a folder or family, not a
     file); None holds out part of ``dataset``, or draws fact patterns that a generated family never
     trains on."""
+    allow_contamination: bool = False
+    """Train although held-out samples stand in the training data; what was found is recorded."""
     eval_fraction: float = Field(0.1, gt=0, lt=1)
-    """Share of the samples held out for evaluation where no evaluation set is given."""
+    """Share of the samples held out for evaluation where no evaluation set is given; training
+    samples that are like one of them are then left out."""
     eval_samples: Annotated[int | None, BeforeValidator(_none_word)] = Field(200, ge=1)
     """At most so many held-out samples are evaluated during training; ``none`` is all of them."""
     save_steps: int = Field(500, ge=1)
@@ -499,7 +541,7 @@ class TrainingConfig(RunConfig):
                 f"reference_mixup={self.reference_mixup:g} without reference_sync_steps: the "
                 "reference stays as it is. Set reference_sync_steps, 1 for a moving average."
             )
-        self._refuse_without_meaning()
+        refuse_without_meaning(self)
         check_step_mode(self.step_mode, self.step_weight)
         weights = ["format_weight", "outcome_weight", "verbosity_weight"]
         if self.step_mode != "per_step":  # which leaves true steps out of the composite
@@ -520,79 +562,6 @@ class TrainingConfig(RunConfig):
     def penalises(self) -> bool:
         """Whether the KL penalty is a term of the loss."""
         return self.beta > 0 and self.kl.place == "loss"
-
-    def _refuse_without_meaning(self) -> None:
-        """`ConfigError` for algorithms that change nothing, or cannot go together."""
-        penalties = [
-            *(["kl.place=reward"] if self.kl.place == "reward" else []),
-            *([f"overlong_buffer={self.overlong_buffer}"] if self.overlong_buffer else []),
-        ]
-        refusals = (
-            (
-                self.rehearsal_weight == 0 and self.rehearsal_on == "text",
-                "rehearsal_on=text with rehearsal_weight=0: nothing is rehearsed. Set the weight "
-                "above 0, or leave it out.",
-            ),
-            (
-                self.beta == 0 and self.kl != KLPenalty(),
-                "kl.… with beta=0: there is no penalty. Set beta above 0, or leave kl out.",
-            ),
-            (
-                self.overlong_buffer is None and self.overlong_penalty != 1,
-                f"overlong_penalty={self.overlong_penalty:g} without overlong_buffer: nothing is "
-                "too long. Set overlong_buffer, or leave it out.",
-            ),
-            (
-                self.overlong_buffer is not None
-                and self.overlong_buffer > self.generation_max_length,
-                f"overlong_buffer={self.overlong_buffer} is more than generation_max_length="
-                f"{self.generation_max_length}, so that every completion would lose reward. Lower "
-                "it.",
-            ),
-            (
-                self.overlong_buffer is not None and self.mask_truncated,
-                "overlong_buffer with mask_truncated: what is punished most would stay out of the "
-                "loss. Set one of them.",
-            ),
-            (
-                self.dynamic_sampling > 0 and self.num_rollouts == 2,
-                "dynamic_sampling with num_rollouts=2: two completions are equal so often that "
-                "most of what is drawn is thrown away. Set num_rollouts to 4 or more.",
-            ),
-            (
-                self.dynamic_sampling > 0 and self.loss.counts_all,
-                f"dynamic_sampling with loss.type={self.loss.type}: one replaces groups without "
-                "signal, the other counts them. Set another loss.type.",
-            ),
-            (
-                self.mini_batches > self.samples_per_step,
-                f"mini_batches={self.mini_batches} of {self.samples_per_step} groups a step: some "
-                "would be empty. Lower it, or raise batch_size.",
-            ),
-            (
-                self.advantage.looks_beyond_the_group and self.step_mode == "per_step",
-                f"advantage.type={self.advantage.type} with step_mode=per_step: steps are compared "
-                "within their group. Set another advantage.type.",
-            ),
-            (
-                self.advantage.type == "gdpo" and penalties != [],
-                f"advantage.type=gdpo with {' and '.join(penalties)}: it looks at the parts of the "
-                "reward, and a penalty is none. Leave one of them out.",
-            ),
-            (
-                self.advantage.type == "gdpo" and self.step_mode == "gated",
-                "advantage.type=gdpo with step_mode=gated: the gate is on the sum of parts, and it "
-                "looks at each by itself. Set step_mode=additive, or another advantage.type.",
-            ),
-            (
-                self.advantage.type == "gdpo" and self.reward is not None,
-                f"advantage.type=gdpo with reward={self.reward}: it needs the parts of the "
-                "composite. Leave reward out, or set another advantage.type.",
-            ),
-        )
-        for applies, sentence in refusals:
-            if applies:
-                raise ConfigError(sentence)
 
 
 def check_step_mode(step_mode: StepMode, step_weight: float) -> StepMode:
@@ -681,6 +650,10 @@ def _sentence(config_class: type[RunConfig], report: ValidationError) -> str:
         else:
             known = list(_paths(config_class))
             sentence = f"{path}: no such setting.{nearest(path, known)} See docs/configuration.md."
+    elif first["type"] in ("model_type", "model_attributes_type"):
+        ways = f"one of {', '.join(kinds)}, or " if kinds else ""
+        names = [name for name in _paths(config_class) if name.startswith(f"{path}.")]
+        sentence = f"{path}={first['input']!r}: should be {ways}settings such as {names[0]}."
     elif isinstance(first["input"], Mapping) and first["type"] == "value_error":
         sentence = f"{path}: {reason}."
     else:

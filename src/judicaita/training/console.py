@@ -190,6 +190,17 @@ class TrainingConsole:
             table.add_row(name, *(f"{figures[name]:.3f}" for figures in columns.values()))
         self._console.print(table)
 
+    def print_rows(self, title: str, heading: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Print rows of texts below a heading; all but the first column stand to the right."""
+        table = Table(title=Text(plain(title)), title_justify="left")
+        for number, name in enumerate(heading):
+            table.add_column(
+                Text(plain(name)), justify="right" if number else "left", overflow="fold"
+            )
+        for row in rows:
+            table.add_row(*(Text(plain(cell)) for cell in row))
+        self._console.print(table)
+
     def message(self, text: str) -> None:
         """Print a line above the bar."""
         self._console.print(Text(plain(text)), soft_wrap=True)

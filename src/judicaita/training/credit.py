@@ -25,6 +25,8 @@ from judicaita.types import Group, RewardResult
 NO_SIGNAL = "no signal"
 CANCELLED = "rewards cancel"
 """Its parts differ, and what one gives the others take: the total is the same for all."""
+EQUAL = (NO_SIGNAL, CANCELLED)
+"""Why dynamic sampling replaces a group."""
 ABSTAINED = "reward abstained"
 REPLACED = "replaced"
 """Without signal, and another question's group has its place in the step."""
@@ -40,6 +42,18 @@ def refuse_other_step_mode(config: TrainingConfig, reward: Reward) -> None:
             f"step_mode={config.step_mode}, but that of the reward {reward.name} is {of_reward}: "
             "per_step needs both, one to check each step and one to credit it. Set step_mode and "
             "step_weight in the configuration and leave the reward out, or give both the same."
+        )
+
+
+def refuse_reward_without_parts(config: TrainingConfig, reward: Reward) -> None:
+    """`ConfigError` where GDPO would have no parts to look at, or a gate that it cannot see."""
+    if config.advantage.type != "gdpo":
+        return
+    if not reward.part_names or getattr(reward, "step_mode", "additive") == "gated":
+        raise ConfigError(
+            f"advantage.type=gdpo with the reward {reward.name}: it looks at each part by itself, "
+            "and this one has none, or a gate on their sum. Give a CompositeReward without a gate, "
+            "or set another advantage.type."
         )
 
 
@@ -123,7 +137,8 @@ def _weighed(groups: Sequence[Group], rewards: Rewards, config: TrainingConfig) 
             advantages=tuple(advantages_P_G[number].tolist()),
             step_returns=returns,
             has_signal=bool(signal_P[number]) or any(any(own) for own in returns),
-            cancels=bool(cancels_P[number]),
+            # What a gate takes is not what another part takes.
+            cancels=bool(cancels_P[number]) and config.step_mode != "gated",
         )
 
 
@@ -137,6 +152,16 @@ def why(group: Group, config: TrainingConfig) -> str:
     if group.has_signal or config.penalises or config.entropy_bonus or config.loss.counts_all:
         return ENTERED
     return CANCELLED if group.cancels else NO_SIGNAL
+
+
+def why_each(group: Group, config: TrainingConfig) -> tuple[str, ...]:
+    """The same of each completion: of a group that enters, truncated ones may stay out."""
+    reason = why(group, config)
+    left_out = TRUNCATED if reason == ENTERED and config.mask_truncated else reason
+    return tuple(
+        left_out if completion.finish_reason == "length" else reason
+        for completion in group.completions
+    )
 
 
 def _returns(group: Group, config: TrainingConfig) -> tuple[tuple[float, ...], ...]:

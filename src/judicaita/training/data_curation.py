@@ -3,13 +3,15 @@
 Whatever the source, a row becomes a `Sample` or a `DataError` that names the row and the fix.
 Columns: ``prompt`` (text, or turns of a conversation) and ``reference`` (alias ``response``) are
 required; ``trace``, ``task``, ``license``, ``source``, ``authorities`` and ``facts`` are optional;
-every other column joins the facts. Importing this module loads neither torch nor datasets.
+every other column joins the facts. Columns of other names are mapped (`columns.py`). Importing this
+module loads neither torch nor datasets.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -18,12 +20,41 @@ from pathlib import Path
 from typing import Any
 
 from judicaita.errors import DataError
-from judicaita.legal.legalbench import demonstrated, load_tasks, tasks_folder
+from judicaita.legal.legalbench import tasks_folder
 from judicaita.legal.names import match_names
 from judicaita.legal.tasks import FAMILIES, Split, generate_mixture
 from judicaita.legal.tasks.selection import ALL_FAMILIES, select_families, select_levels
+from judicaita.training.columns import (
+    SAMPLE_COLUMNS,
+    TEXT_COLUMNS,
+    parse_columns,
+    read_csv,
+    renamed,
+)
 from judicaita.training.config import RunConfig, TrainingConfig, nearest
+from judicaita.training.hub import hub_table
+from judicaita.training.legalbench_data import GUIDE_TASKS, LegalBenchDataset, LegalBenchSplit
+from judicaita.training.pile_of_law import PileOfLawDataset
+from judicaita.training.provenance import Loaded, chosen, notices_of, origin_of
+from judicaita.training.sources import FILE_ENDINGS, LEGALBENCH, hub_name, kind_of
 from judicaita.types import Message, Prompt, Sample
+
+__all__ = [
+    "DEFAULT_GENERATED",
+    "LegalBenchDataset",
+    "PileOfLawDataset",
+    "TrainingData",
+    "create_training_dataset",
+    "load_dataset_source",
+    "load_evaluation_data",
+    "load_training_data",
+    "read_samples",
+    "split_samples",
+    "subsample",
+    "to_jsonl",
+    "to_samples",
+    "write_samples",
+]
 
 DEFAULT_GENERATED = 1_000
 """Samples drawn from generated families when ``max_samples`` is not given."""
@@ -32,8 +63,7 @@ _KEPT_NAMES = {"completion_tokens", "finish_reason", "sample_id"}
 """What rewards see of a completion beside the sample's own columns (`rewards.columns_of`)."""
 
 _ROLES = ("system", "user", "assistant")
-_TEXT_COLUMNS = ("trace", "task", "license", "source")
-_OWN_COLUMNS = {"prompt", "reference", "response", "authorities", "facts", *_TEXT_COLUMNS}
+_logger = logging.getLogger(__name__)
 
 
 def load_dataset_source(
@@ -43,34 +73,110 @@ def load_dataset_source(
     max_samples: int | None = None,
     seed: int = 0,
     split: Split = "train",
+    columns: Mapping[str, str] | None = None,
+    legalbench_split: LegalBenchSplit = "train",
+    samples_per_task: int | None = None,
+    licenses: Sequence[str] = (),
+    commercial: bool = False,
+    revision: str | None = None,
 ) -> list[Sample]:
-    """Samples from generated families, a LegalBench folder, or a JSONL or Parquet file.
+    """Samples from generated families, LegalBench, a file, or a data set on the Hub.
 
     Args:
-        source: Names in `FAMILIES` with commas between them, ``generated`` for all of them, or a
-            path. Several families are mixed evenly.
+        source: Names in `FAMILIES` with commas between them, ``generated`` for all of them;
+            ``legalbench`` for LegalBench on the Hub; the folder of a LegalBench checkout; a .jsonl,
+            .parquet or .csv file; or ``owner/name`` of a data set on the Hub, with
+            ``:configuration`` where it has several. Several families are mixed evenly.
         tasks: Which tasks to keep: names or shell patterns. For families these are levels
             (``3``, ``diversity_3``, ``hearsay_*``, or ``easy`` and ``hard`` for those that each
-            family calls so), for LegalBench its tasks and categories, for a file the values of
-            its ``task`` column. Without any, all of them.
+            family calls so), for LegalBench its tasks and categories, for others the values of
+            their ``task`` column. Without any, all of them; of ``legalbench`` the training guide's.
         max_samples: How many samples at most; a larger source is subsampled with ``seed``.
             Generated families draw exactly so many, `DEFAULT_GENERATED` without it.
-        seed: Of the generated instances and of subsampling.
-        split: Of generated families. Other sources hold what they hold: divide them with
-            `split_samples`.
+        seed: Of the generated instances, of subsampling and of ``test_partition``.
+        split: Of generated families, and of data sets on the Hub (``eval`` is their test or
+            validation split). Other sources hold what they hold: divide them with `split_samples`.
+        columns: What columns of a file or data set on the Hub are called there, as in
+            ``{"prompt": "question", "reference": "answer"}``.
+        legalbench_split, samples_per_task, licenses, commercial: See `LegalBenchDataset`.
+        revision: Of what comes from the Hub: a commit, tag or branch; None is ``main``.
     """
     if max_samples is not None and max_samples < 1:
         raise DataError(f"max_samples={max_samples} leaves nothing. Set max_samples >= 1.")
-    if families := select_families(source):
+    kind = kind_of(source)
+    filters = chosen(tasks=tuple(tasks), max_samples=max_samples, columns=dict(columns or {}))
+    origin = {"source": str(source), "split": split, "filters": filters}
+    if kind == "families":
+        families = select_families(source)
         count = max_samples or DEFAULT_GENERATED
-        return generate_mixture(select_levels(families, tasks), count, split=split, seed=seed)
-    if split != "train":
+        levels = select_levels(families, tasks)
+        return Loaded(generate_mixture(levels, count, split=split, seed=seed), origin)
+    if split != "train" and kind != "hub":
         raise DataError(
             f"split={split!r} is for generated families; {source} has no splits of its own. "
             "Load it whole and divide it with split_samples."
         )
-    samples = _load_path(Path(source), tasks)
-    return samples if max_samples is None else subsample(samples, max_samples, seed)
+    if kind in ("legalbench", "checkout"):
+        samples = _legalbench(
+            source,
+            tasks,
+            split=legalbench_split,
+            samples_per_task=samples_per_task,
+            licenses=licenses,
+            commercial=commercial,
+            revision=revision,
+            seed=seed,
+        ).load()
+    elif kind == "hub":
+        samples = _load_hub(str(source), columns or {}, split, revision)
+        samples = _of_tasks(samples, tasks, source)
+    else:
+        samples = _of_tasks(read_samples(source, columns), tasks, source)
+    if max_samples is not None:
+        samples = Loaded(subsample(samples, max_samples, seed), samples.origin, samples.notices)
+    samples.origin = {**origin, **samples.origin}
+    samples.origin["filters"] = {**filters, **samples.origin["filters"]}
+    return samples
+
+
+def create_training_dataset(
+    *,
+    generate_cot: bool = False,
+    samples_per_subset: int = 5_000,
+    folder: str | Path | None = None,
+    legalbench_split: LegalBenchSplit = "train",
+    licenses: Sequence[str] = (),
+    commercial: bool = False,
+    revision: str | None = None,
+    seed: int = 0,
+) -> tuple[LegalBenchDataset, PileOfLawDataset]:
+    """The training guide's data: its LegalBench tasks as samples, and Pile of Law.
+
+    Args:
+        generate_cot: Not built yet: True is a `DataError`.
+        samples_per_subset: At most so many of each LegalBench task, and of each subset of Pile of
+            Law.
+        folder: A local checkout of LegalBench; None is the Hub.
+        legalbench_split, licenses, commercial, revision, seed: See `LegalBenchDataset`.
+    """
+    if generate_cot:
+        raise DataError(
+            "generate_cot=True: this release writes no chains of thought. Leave it out, or give "
+            "worked solutions of your own in a column `trace`."
+        )
+    samples = LegalBenchDataset(
+        GUIDE_TASKS,
+        folder=folder,
+        split=legalbench_split,
+        samples_per_task=samples_per_subset,
+        licenses=licenses,
+        commercial=commercial,
+        revision=revision,
+        seed=seed,
+    )
+    for notice in samples.notices:  # looking at it loads the rows: what is wrong is told here
+        _logger.warning(notice)
+    return samples, PileOfLawDataset(samples_per_subset=samples_per_subset)
 
 
 def subsample(samples: Sequence[Sample], count: int, seed: int) -> list[Sample]:
@@ -95,62 +201,139 @@ class TrainingData:
 def load_training_data(config: RunConfig) -> TrainingData:
     """The samples that a configuration names.
 
-    Generated families give held-out fact patterns of their own, so only other sources are divided.
+    Generated families give held-out fact patterns of their own, and LegalBench's ``test_partition``
+    the rest of the test rows, so only other sources are divided.
     """
-    train = load_dataset_source(
-        config.dataset, tasks=config.tasks, max_samples=config.max_samples, seed=config.seed
-    )
-    held_out = None
+    train, held_out = _train_and_rest(config)
     if isinstance(config, TrainingConfig):
         if config.eval_dataset is not None:
-            tasks = [] if Path(config.eval_dataset).is_file() else config.tasks
-            held_out = load_evaluation_data(config.eval_dataset, tasks, seed=config.seed)
+            kind = kind_of(config.eval_dataset)
+            held_out = load_evaluation_data(
+                config.eval_dataset,
+                [] if kind in ("file", "hub") else config.tasks,
+                seed=config.seed,
+                **_choices_of_evaluation(config, config.eval_dataset),
+            )
         elif select_families(config.dataset):
             held_out = load_evaluation_data(
                 config.dataset, config.tasks, config.eval_samples, seed=config.seed
             )
-    return TrainingData(train, held_out, _notices(train))
+    return TrainingData(train, held_out, notices_of(train))
+
+
+def _train_and_rest(config: RunConfig) -> tuple[list[Sample], list[Sample] | None]:
+    """What is learned from and, of ``test_partition``, what is left of the test rows."""
+    if config.legalbench_split != "test_partition":
+        options = {"legalbench_split": config.legalbench_split, **_choices(config)}
+        train = load_dataset_source(
+            config.dataset,
+            tasks=config.tasks,
+            max_samples=config.max_samples,
+            seed=config.seed,
+            **options,
+        )
+        return train, None
+    options = {name: value for name, value in _choices(config).items() if name != "columns"}
+    if isinstance(config, TrainingConfig):
+        options["eval_fraction"] = config.eval_fraction
+    dataset = _legalbench(
+        config.dataset,
+        config.tasks,
+        split="test_partition",
+        seed=config.seed,
+        **options,
+    )
+    train = dataset.load()
+    if config.max_samples is not None:
+        few = subsample(train, config.max_samples, config.seed)
+        train = Loaded(few, train.origin, train.notices)
+    return train, dataset.held_out
+
+
+def _choices(config: RunConfig) -> dict[str, Any]:
+    """The settings that pick from a source, beside its tasks."""
+    return {
+        "columns": parse_columns(config.columns),
+        "samples_per_task": config.samples_per_task,
+        "licenses": config.licenses,
+        "commercial": config.commercial_only,
+        "revision": config.dataset_revision,
+    }
+
+
+def _choices_of_evaluation(config: RunConfig, source: str) -> dict[str, Any]:
+    """The same for what is measured on, as far as it is of one kind with what is trained on; a
+    revision is one repository's."""
+    if kind_of(source) != kind_of(config.dataset):
+        return {}
+    revision = config.dataset_revision if source == config.dataset else None
+    return {**_choices(config), "revision": revision, "samples_per_task": None}
 
 
 def load_evaluation_data(
-    source: str, tasks: Sequence[str] = (), max_samples: int | None = None, *, seed: int = 0
+    source: str,
+    tasks: Sequence[str] = (),
+    max_samples: int | None = None,
+    *,
+    seed: int = 0,
+    **choices: Any,
 ) -> list[Sample]:
-    """Samples to measure on: of generated families, fact patterns that none ever trains on."""
-    split: Split = "eval" if select_families(source) else "train"
-    return load_dataset_source(source, tasks=tasks, max_samples=max_samples, seed=seed, split=split)
+    """Samples to measure on: of generated families, fact patterns that none ever trains on; of
+    ``legalbench`` and data sets on the Hub, their test rows.
 
-
-def _notices(samples: Sequence[Sample]) -> tuple[str, ...]:
-    shown = demonstrated(samples)
-    if not shown:
-        return ()
-    return (
-        f"{shown} of {len(samples)} rows stand with their answer among the demonstrations of their "
-        "own LegalBench prompt, and others' prompts show them too: accuracy on these rows says "
-        "nothing about the test set.",
+    ``choices`` are those of `load_dataset_source`.
+    """
+    kind = kind_of(source)
+    split: Split = "eval" if kind in ("families", "hub") else "train"
+    if kind == "legalbench":
+        choices = {"legalbench_split": "test", **choices}
+    return load_dataset_source(
+        source, tasks=tasks, max_samples=max_samples, seed=seed, split=split, **choices
     )
 
 
-def _load_path(path: Path, tasks: Sequence[str]) -> list[Sample]:
-    if path.is_dir():
-        if tasks_folder(path) is None:
-            raise DataError(
-                f"{path} is a folder, but no LegalBench checkout (no tasks/*/base_prompt.txt). "
-                "Give such a checkout, or a .jsonl or .parquet file."
-            )
-        return load_tasks(path, tasks)
+def _legalbench(source: str | Path, tasks: Sequence[str], **options: Any) -> LegalBenchDataset:
+    """LegalBench on the Hub, with the guide's tasks by default, or all tasks of a checkout."""
+    if source == LEGALBENCH:
+        return LegalBenchDataset(tuple(tasks) or GUIDE_TASKS, **options)
+    path = Path(source)
+    if path.is_dir() and tasks_folder(path) is None:
+        raise DataError(
+            f"{path} is a folder, but no LegalBench checkout (no tasks/*/base_prompt.txt). "
+            "Give such a checkout, or a .jsonl or .parquet file."
+        )
     if not path.exists():
+        known = [*FAMILIES, ALL_FAMILIES, LEGALBENCH]
         raise DataError(
             f"{path} is neither a generated family nor an existing path."
-            f"{nearest(str(path), [*FAMILIES, ALL_FAMILIES])} Give a .jsonl or .parquet file, a "
-            f"LegalBench checkout, {ALL_FAMILIES}, or some of {', '.join(FAMILIES)}."
+            f"{nearest(str(path), known)} Give {LEGALBENCH}, a LegalBench checkout, a file "
+            f"({', '.join(FILE_ENDINGS)}), owner/name of a data set on the Hub, {ALL_FAMILIES}, or "
+            f"some of {', '.join(FAMILIES)}."
         )
-    samples = read_samples(path)
-    if not tasks:
-        return samples
-    known = sorted({sample.task for sample in samples if sample.task})
-    wanted = set(match_names(tasks, known, f"task in {path}"))
-    return [sample for sample in samples if sample.task in wanted]
+    return LegalBenchDataset(tuple(tasks), folder=path, **options)
+
+
+def _load_hub(
+    source: str, columns: Mapping[str, str], split: Split, revision: str | None
+) -> Loaded:
+    """A data set on the Hub, by its train split or by one that is made to measure on."""
+    name, configuration = hub_name(source)
+    splits = ("train",) if split == "train" else ("test", "validation", "valid", "dev", "eval")
+    table = hub_table(name, configuration, splits, revision=revision)
+    place = f"{source} on the Hub, {table.split}"
+    rows = ((f"{place}, row {n}", row) for n, row in enumerate(table.rows, start=1))
+    origin = {"source": source, "revision": table.revision, "split": table.split, "filters": {}}
+    return Loaded(_collect(renamed(rows, columns), place), origin)
+
+
+def _of_tasks(samples: list[Sample], tasks: Sequence[str], source: str | Path) -> Loaded:
+    """The samples whose ``task`` is one of some; all of them without any."""
+    origin = {"filters": {}, **origin_of(samples)}
+    if tasks:
+        known = sorted({sample.task for sample in samples if sample.task})
+        wanted = set(match_names(tasks, known, f"task in {source}"))
+        samples = [sample for sample in samples if sample.task in wanted]
+    return Loaded(samples, origin)
 
 
 def to_samples(dataset: Iterable[Mapping[str, Any] | Sample]) -> list[Sample]:
@@ -160,18 +343,22 @@ def to_samples(dataset: Iterable[Mapping[str, Any] | Sample]) -> list[Sample]:
             f"The data set is a mapping with the keys {', '.join(map(str, dataset))}: pick one "
             "split, such as dataset['train']."
         )
-    return _collect(((f"row {n}", row) for n, row in enumerate(dataset, start=1)), "The data set")
+    rows = ((f"row {n}", row) for n, row in enumerate(dataset, start=1))
+    return Loaded(_collect(rows, "The data set"), origin_of(dataset), notices_of(dataset))
 
 
-def read_samples(path: str | Path) -> list[Sample]:
-    """The samples of a .jsonl or .parquet file; exactly what `write_samples` wrote."""
+def read_samples(path: str | Path, columns: Mapping[str, str] | None = None) -> list[Sample]:
+    """The samples of a .jsonl, .parquet or .csv file; exactly what `write_samples` wrote.
+
+    ``columns`` says what columns are called there: ``{"prompt": "question"}``.
+    """
     path = Path(path)
-    readers = {".jsonl": _read_jsonl, ".parquet": _read_parquet}
+    readers = {".jsonl": _read_jsonl, ".parquet": _read_parquet, ".csv": read_csv}
     if path.suffix not in readers:
         raise DataError(f"{path} has none of the known endings: {', '.join(readers)}.")
     if not path.is_file():
         raise DataError(f"{path} does not exist, or is no file. Check the path.")
-    return _collect(readers[path.suffix](path), str(path))
+    return _collect(renamed(readers[path.suffix](path), columns or {}), str(path))
 
 
 def write_samples(path: str | Path, samples: Iterable[Sample]) -> None:
@@ -277,7 +464,7 @@ def _to_sample(row: Any, where: str) -> Sample:
         authorities=_read_authorities(columns.get("authorities", ()), where),
         **{
             name: _check_text(columns[name], name, where, allow_empty=True)
-            for name in _TEXT_COLUMNS
+            for name in TEXT_COLUMNS
             if name in columns
         },
     )
@@ -338,7 +525,7 @@ def _read_facts(columns: Mapping[str, Any], where: str) -> dict[str, Any]:
             ) from error
     if not isinstance(facts, Mapping):
         raise DataError(f"{where}: facts is {_kind(facts)}. Give a mapping, or one as JSON text.")
-    further = {name: value for name, value in columns.items() if name not in _OWN_COLUMNS}
+    further = {name: value for name, value in columns.items() if name not in SAMPLE_COLUMNS}
     if twice := sorted(further.keys() & facts.keys()):
         raise DataError(f"{where}: {twice[0]} is both a column and one of the facts. Keep one.")
     try:

@@ -27,7 +27,7 @@ from judicaita.training.rewards import (
     reward_parts,
     score_safely,
 )
-from judicaita.types import Completion, Prompt, Sample
+from judicaita.types import Completion, Group, Prompt, Sample
 
 if TYPE_CHECKING:
     from judicaita.training.policy import Policy
@@ -56,8 +56,9 @@ class EvaluationRecord:
     correct: bool | None
     """None without a reference."""
     well_formed: bool
-    tokens: int
-    finish_reason: str
+    tokens: int | None
+    """None, and likewise the reason, where a text comes without them, as from a file."""
+    finish_reason: str | None
     reward: float | None
     """None where the reward abstained."""
     parts: Mapping[str, float]
@@ -89,7 +90,8 @@ class EvaluationReport:
     - ``true``, ``sound``, ``coverage``: share of true and of sound answers, mean coverage;
       ``right_with_false_step``: share of answers that are right and have a false step;
     - ``format_compliance``: share of well-formed responses; ``truncated``: cut at the token limit;
-    - ``mean_tokens``: tokens a response, EOS included;
+    - ``mean_tokens``: tokens a response, EOS included; absent, as ``truncated`` is, where the texts
+      come from a file;
     - ``reward``, ``reward/<part>``: means where they did not abstain;
     - ``rouge1``, ``rouge2``, ``rougeL``: mean F1; ``bleu``: of the corpus, on sacrebleu's 0 to 100.
     """
@@ -148,10 +150,13 @@ class EvaluationHarness:
         self,
         samples: Sequence[Sample],
         texts: Sequence[str],
-        token_counts: Sequence[int],
-        finish_reasons: Sequence[str],
+        token_counts: Sequence[int | None],
+        finish_reasons: Sequence[str | None],
     ) -> EvaluationReport:
-        """Grade one response per sample. The order of the samples changes no figure."""
+        """Grade one response per sample. The order of the samples changes no figure.
+
+        Of texts without a known length in tokens `VerbosityReward` counts words.
+        """
         if not samples:
             raise DataError("There are no samples to evaluate on; give a data set that has some.")
         rouge = None
@@ -162,8 +167,10 @@ class EvaluationHarness:
         rows = zip(samples, texts, token_counts, finish_reasons, strict=True)
         records = tuple(self._record(*row, rouge) for row in rows)
         metrics = _figures(records)
-        metrics["mean_tokens"] = _mean(record.tokens for record in records)
-        metrics["truncated"] = _mean(record.finish_reason == "length" for record in records)
+        if counts := [record.tokens for record in records if record.tokens is not None]:
+            metrics["mean_tokens"] = _mean(counts)
+        if reasons := [record.finish_reason for record in records if record.finish_reason]:
+            metrics["truncated"] = _mean(reason == "length" for reason in reasons)
         metrics |= _means("reward", ({"": r.reward} for r in records if r.reward is not None))
         metrics |= _means("reward/", (record.parts for record in records))
         metrics |= _means("", (record.rouge for record in records))
@@ -174,7 +181,12 @@ class EvaluationHarness:
         return EvaluationReport(metrics, by_task, by_family, records)
 
     def _record(
-        self, sample: Sample, text: str, tokens: int, finish_reason: str, rouge: Any
+        self,
+        sample: Sample,
+        text: str,
+        tokens: int | None,
+        finish_reason: str | None,
+        rouge: Any,
     ) -> EvaluationRecord:
         columns = columns_of(sample, tokens, finish_reason)
         row = (sample.prompt, text, sample.reference, columns)
@@ -203,6 +215,23 @@ class EvaluationHarness:
             family=sample.facts["family"] if checked else None,
             **{name: checked.get(name) for name in _CHECKED},
         )
+
+    def accuracy(self, groups: Sequence[Group]) -> dict[str, float]:
+        """Share of completions that the grader finds right, whatever the reward makes of them; {}
+        where none can be graded."""
+        verdicts = [
+            verdict
+            for group in groups
+            for completion, text in zip(group.completions, group.texts, strict=True)
+            if (verdict := self._verdict(group.sample, completion, text)) is not None
+        ]
+        return {"accuracy": _mean(verdicts)} if verdicts else {}
+
+    def _verdict(self, sample: Sample, completion: Completion, text: str) -> bool | None:
+        columns = columns_of(sample, len(completion.token_ids), completion.finish_reason)
+        result = score_safely(self._outcome, sample.prompt, text, sample.reference, columns)
+        verdict = result.details.get("correct")
+        return verdict if isinstance(verdict, bool) else None
 
     def evaluate(
         self,
@@ -265,18 +294,11 @@ def evaluate_checkpoint(
     defaults for a folder that records none.
     """
     from judicaita.training.checkpoints import open_checkpoint, require_checkpoint
-    from judicaita.training.data_curation import subsample
     from judicaita.training.rollouts.native import NativeEngine
 
     folder = Path(path)
-    if max_samples is not None and max_samples < 1:
-        raise ConfigError(
-            f"max_samples={max_samples} leaves nothing to evaluate on; use 1 or more."
-        )
     require_checkpoint(folder)
-    samples = _samples_for(folder, eval_dataset, max_samples)
-    if max_samples is not None:
-        samples = subsample(samples, max_samples, seed=0)
+    samples = evaluation_samples(folder, eval_dataset, max_samples)
     _refuse_output(output_file)
     opened = open_checkpoint(folder, device)
     policy = opened.policy
@@ -300,24 +322,37 @@ def _refuse_output(path: Path | str | None) -> None:
         raise ConfigError(f"{path} is a folder, and the report is one file. Name a file in it.")
 
 
-def _samples_for(
-    folder: Path,
-    dataset: Iterable[Mapping[str, Any] | Sample] | Path | str | None,
-    max_samples: int | None,
+def evaluation_samples(
+    folder: Path | str,
+    dataset: Iterable[Mapping[str, Any] | Sample] | Path | str | None = None,
+    max_samples: int | None = None,
 ) -> list[Sample]:
+    """What `evaluate_checkpoint` asks, in its order: the same arguments give the same samples."""
     from judicaita.training.checkpoints import HELD_OUT
-    from judicaita.training.data_curation import load_evaluation_data, read_samples, to_samples
+    from judicaita.training.data_curation import (
+        load_evaluation_data,
+        read_samples,
+        subsample,
+        to_samples,
+    )
 
-    if isinstance(dataset, str | Path):
-        return load_evaluation_data(str(dataset), max_samples=max_samples)
-    if dataset is not None:
-        return to_samples(dataset)
-    held_out = folder / HELD_OUT
-    if not held_out.is_file():
-        raise CheckpointError(
-            f"{folder} records no held-out samples ({HELD_OUT}); give a data set to evaluate on."
+    if max_samples is not None and max_samples < 1:
+        raise ConfigError(
+            f"max_samples={max_samples} leaves nothing to evaluate on; use 1 or more."
         )
-    return read_samples(held_out)
+    if isinstance(dataset, str | Path):
+        samples = load_evaluation_data(str(dataset), max_samples=max_samples)
+    elif dataset is not None:
+        samples = to_samples(dataset)
+    else:
+        held_out = Path(folder) / HELD_OUT
+        if not held_out.is_file():
+            raise CheckpointError(
+                f"{folder} records no held-out samples ({HELD_OUT}); give a data set to evaluate "
+                "on."
+            )
+        samples = read_samples(held_out)
+    return samples if max_samples is None else subsample(samples, max_samples, seed=0)
 
 
 def wilson_interval(hits: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:

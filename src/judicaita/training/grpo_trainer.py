@@ -7,21 +7,36 @@ algorithm, call by call; everything else here prepares it or keeps its records.
 
 from __future__ import annotations
 
-import math
 import random
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from judicaita.errors import CheckpointError, JudicaitaError, NumericalError, RunStopped
+from judicaita.errors import (
+    CheckpointError,
+    DataError,
+    JudicaitaError,
+    NumericalError,
+    RunStopped,
+)
 from judicaita.training import checkpoints
 from judicaita.training.batching import Item, MiniBatch, encode_prompts, make_mini_batch
 from judicaita.training.config import TrainingConfig
 from judicaita.training.console import TrainingConsole
+from judicaita.training.contamination import Contamination, find_overlap, refuse_overlap
 from judicaita.training.coverage import probe_coverage
-from judicaita.training.credit import REPLACED, refuse_other_step_mode, weigh_groups, why
+from judicaita.training.credit import (
+    EQUAL,
+    REPLACED,
+    refuse_other_step_mode,
+    refuse_reward_without_parts,
+    weigh_groups,
+    why,
+    why_each,
+)
 from judicaita.training.data_curation import split_samples, subsample, to_jsonl, to_samples
 from judicaita.training.devices import place, use_threads
 from judicaita.training.durable import write_file
@@ -45,9 +60,10 @@ from judicaita.training.optimization import (
 )
 from judicaita.training.policy import Policy
 from judicaita.training.prefill import KeptPrefill
+from judicaita.training.provenance import origin_of
 from judicaita.training.records import RunRecorder, StepRecord
 from judicaita.training.reference_policy import reference_copy
-from judicaita.training.rehearsal import Rehearsal, rehearsal_source
+from judicaita.training.rehearsal import DataSource, Rehearsal, rehearsal_source
 from judicaita.training.resume import (
     changed_runtime,
     changed_settings,
@@ -55,6 +71,7 @@ from judicaita.training.resume import (
     refuse_other_runs,
 )
 from judicaita.training.rewards import (
+    CompositeReward,
     Reward,
     as_reward,
     columns_of,
@@ -103,10 +120,13 @@ class GRPOTrainer:
         self.config = config
         self.reward = self._choose_reward(reward_fn)
         refuse_other_step_mode(config, self.reward)
+        refuse_reward_without_parts(config, self.reward)
         # One that was handed over may count its calls or hold answers to come: it is not tried out.
         self.reward_is_configured = reward_fn is None
         self.train_samples, self.eval_samples = self._divide(train_dataset, eval_dataset)
+        self.data_from = self._origins(train_dataset, eval_dataset)
         self.rehearsal_source = rehearsal_source(config, rehearsal)
+        self.contamination = self._compare_with_held_out()
         self.folder = RunFolder(config.checkpoint_dir)
         self.origins = origins or {}
         self.harness = EvaluationHarness(
@@ -149,7 +169,28 @@ class GRPOTrainer:
         samples = to_samples(train)
         if evaluation is not None:
             return samples, to_samples(evaluation)
-        return split_samples(samples, self.config.eval_fraction, self.config.seed)
+        samples, held_out = split_samples(samples, self.config.eval_fraction, self.config.seed)
+        # Which ones are held out was chosen here, so that what is like them need not be trained on.
+        alike = set(find_overlap(samples, held_out).train_ids)
+        apart = [sample for sample in samples if sample.id not in alike]
+        if not apart:
+            raise DataError(
+                "every training sample is like one that was held out, so nothing is left to train "
+                "on. Give more varied samples, or an eval_dataset."
+            )
+        return apart, held_out
+
+    def _compare_with_held_out(self) -> Contamination:
+        """What of the held-out samples stands among those that are learned from."""
+        source = self.rehearsal_source
+        rehearsed = source.items if isinstance(source, DataSource) else ()
+        return find_overlap([*self.train_samples, *rehearsed], self.eval_samples)
+
+    def _origins(self, train: Any, evaluation: Any) -> dict[str, dict[str, Any]]:
+        """Where the data came from, for the manifest."""
+        part = {"held_out_of_train": self.config.eval_fraction, "seed": self.config.seed}
+        held_out = {**origin_of(train), **part} if evaluation is None else origin_of(evaluation)
+        return {"train": origin_of(train), "eval": held_out}
 
     # ── before the first step ────────────────────────────────────────────────────────────────────
 
@@ -158,6 +199,7 @@ class GRPOTrainer:
         from other runs until `train` ends or `close` is called."""
         refuse_other_runs(self.config, self.folder)  # before it is locked, which leaves a trace
         require_trackers(self.config.report_to)
+        refuse_overlap(self.contamination, self.config.allow_contamination)
         self.folder.lock()
         try:
             resume_from = checkpoint_to_resume(self.config, self.folder, self.console.message)
@@ -250,8 +292,15 @@ class GRPOTrainer:
             self.folder.begin_again()
             self.console.message(f"{self.folder.root}: nothing was saved yet; starting over")
         manifest = checkpoints.describe_run(
-            self.policy, self.origins, train=self.train_samples, eval=self.eval_samples
+            self.policy,
+            self.origins,
+            self.data_from,
+            train=self.train_samples,
+            eval=self.eval_samples,
         )
+        manifest["contamination"] = self.contamination.as_fields()
+        if self.contamination.pairs:
+            self.console.message(self.contamination.sentence())
         held_out = to_jsonl(sample for sample, _ in self.eval_items).encode()
         if self.reward_is_configured:
             self._try_reward()
@@ -370,7 +419,7 @@ class GRPOTrainer:
                     groups = self._generate(items, record.step)
                 with record.timed("score"):
                     groups = self._score(groups)
-                replaced = self._replace_equal(groups, record)
+                self._replace_equal(groups, replaced, record)
             self.sampler.observe(groups + replaced)
             groups = self._advantages(groups, record)
             with record.timed("batch"):
@@ -386,6 +435,8 @@ class GRPOTrainer:
             self.updater.skip_to(before["updates"] + self.config.updates_per_step)
             record.metrics["updates"] = float(self.policy.version - version)
             groups = self._note_fault(record, items, groups, error)
+        finally:
+            self.kept.drop()
         if self.state.reference is not None:
             self.state.reference.follow(record.step)
         self.engine.sync()
@@ -407,13 +458,17 @@ class GRPOTrainer:
         """A reward for every completion."""
         return [score_group(group, self.reward, self.supervisor.pulse) for group in groups]
 
-    def _replace_equal(self, groups: list[Group], record: StepRecord) -> list[Group]:
+    def _replace_equal(
+        self, groups: list[Group], replaced: list[Group], record: StepRecord
+    ) -> None:
         """Dynamic sampling (DAPO §3.2): put groups of further questions in the place of those
-        without signal; returns these. What is still without when the attempts are used up stays."""
-        replaced: list[Group] = []
+        without signal, and these with the ``replaced``. What is still without when the attempts are
+        used up stays."""
+        if self.config.dynamic_sampling:
+            record.metrics["replaced_groups"] = 0.0
         for attempt in range(1, self.config.dynamic_sampling + 1):
             weighed = weigh_groups(groups, self.config)
-            equal = [number for number, each in enumerate(weighed) if not each.has_signal]
+            equal = [n for n, each in enumerate(weighed) if why(each, self.config) in EQUAL]
             if not equal:
                 break
             items = self.sampler.draw_further(len(equal))
@@ -424,9 +479,7 @@ class GRPOTrainer:
             for number, group in zip(equal, fresh, strict=True):
                 replaced.append(weighed[number])
                 groups[number] = group
-        if self.config.dynamic_sampling:
             record.metrics["replaced_groups"] = float(len(replaced))
-        return replaced
 
     def _advantages(self, groups: Sequence[Group], record: StepRecord) -> list[Group]:
         """How much better each completion was than its group, over tau; so with its steps."""
@@ -440,9 +493,14 @@ class GRPOTrainer:
         return weigh_groups(groups, self.config, divergences)
 
     def _batch(self, groups: Sequence[Group]) -> list[MiniBatch]:
-        """The parts of the groups that updates learn from, one after the other."""
-        size = math.ceil(len(groups) / self.config.mini_batches)
-        parts = [groups[start : start + size] for start in range(0, len(groups), size)]
+        """The parts of the groups that updates learn from, one after the other; of a short last
+        step some may be empty."""
+        count, ordered = self.config.mini_batches, list(groups)
+        if count > 1:  # as they were drawn, those of a task may stand together
+            order = random.Random(f"{self.config.seed}/mini-batches/{self.steps_done + 1}")
+            order.shuffle(ordered)
+        ends = [len(ordered) * number // count for number in range(count + 1)]
+        parts = [ordered[start:end] for start, end in pairwise(ends)]
         return [
             make_mini_batch(
                 [group for group in part if why(group, self.config) == ENTERED],
@@ -481,7 +539,7 @@ class GRPOTrainer:
         came, those without a score as abstained from."""
         self.state.faults_in_a_row += 1
         record.fault = error
-        samples = [sample.id for sample, _ in items]
+        samples = [group.sample.id for group in groups] or [sample.id for sample, _ in items]
         with self.recorder.opened(self.steps_done, self.total_steps):
             count = self.state.faults_in_a_row
             self.recorder.fault(record.step, error, samples=samples, in_a_row=count)
@@ -527,9 +585,12 @@ class GRPOTrainer:
         """Events, completions, trackers and the screen."""
         record.metrics |= self.sampler.figures()
         fault = f"fault: {record.fault.kind}" if record.fault else ""
-        reasons = [fault or why(group, self.config) for group in groups]
-        reasons += [fault or REPLACED] * len(replaced)
         together = [*groups, *replaced]
+        if not isinstance(self.reward, CompositeReward):  # it need not tell right from wrong
+            record.metrics |= self.harness.accuracy(together)
+        own = [why_each(group, self.config) for group in groups]
+        own += [(REPLACED,) * len(group.completions) for group in replaced]
+        reasons = [(fault,) * len(each) if fault else each for each in own]
         with self.recorder.opened(self.steps_done, self.total_steps):
             self.recorder.step(record, together, reasons, parts=self.reward.part_names)
 
@@ -606,6 +667,8 @@ class GRPOTrainer:
         state = checkpoints.load_state(Path(path))
         self.policy.load_weights(Path(path))
         self.state.load_state_dict(state)
+        if self.config.kl.target == 0:  # one that does not adapt is what is configured
+            self.state.beta = self.config.beta
         length = int(state["events"])
         require_events(self.folder.events, length)
         # In this order: a later checkpoint would be refused beside records that lack its events.

@@ -158,9 +158,10 @@ def write_rollouts(
     Columns: step, sample_id, task, source, license, prompt (text, or JSON of the messages),
     reference, prompt_tokens, completion, token_ids, logprobs (nats), uncut_logprobs (of the whole
     distribution; null where nothing was cut from it), finish_reason, policy_version, reward, one
-    ``reward.<part>`` each (null: abstained), reward_details (JSON), advantage, step_returns (one a
-    reasoning step; null unless steps earn credit of their own), entered_loss, why. The columns are
-    the same at every step of a run.
+    ``reward.<part>`` each (null: abstained), reward_details (JSON), penalty (what the reward loses
+    before advantages; null where it cannot), advantage, step_returns (one a reasoning step; null
+    unless steps earn credit of their own), entered_loss, why. The columns are the same at every
+    step of a run.
 
     Args:
         folder: The run's rollout folder; made if absent, inside of the run's.
@@ -194,6 +195,7 @@ def write_rollouts(
             ("reward", pa.float64()),
             *((f"reward.{part}", pa.float64()) for part in parts),
             ("reward_details", pa.string()),
+            ("penalty", pa.float64()),
             ("advantage", pa.float64()),
             ("step_returns", pa.list_(pa.float64())),
             ("entered_loss", pa.bool_()),
@@ -214,10 +216,12 @@ def _rollout_rows(
     count = len(group.completions)
     reasons = [reason] * count if isinstance(reason, str) else reason
     advantages = group.advantages or (None,) * count
+    penalties = group.penalties or (None,) * count
     returns = group.step_returns or (None,) * count
     sample = group.sample
-    for completion, text, result, advantage, own, why in zip(
-        group.completions, group.texts, group.results, advantages, returns, reasons, strict=True
+    texts, results = group.texts, group.results
+    for completion, text, result, penalty, advantage, own, why in zip(
+        group.completions, texts, results, penalties, advantages, returns, reasons, strict=True
     ):
         scores = reward_parts(result)
         yield {
@@ -238,6 +242,7 @@ def _rollout_rows(
             "reward": result.score,
             **{f"reward.{part}": scores.get(part) for part in parts},
             "reward_details": _strict_json(result.details),
+            "penalty": penalty,
             "advantage": advantage,
             "step_returns": own,
             "entered_loss": why == ENTERED,
@@ -287,7 +292,9 @@ def group_statistics(groups: Sequence[Group]) -> dict[str, float]:
 
     - ``reward``, ``reward_std``: mean and standard deviation (of the population) of the total.
     - ``reward/<part>``: mean of a part over the completions it scored.
-    - ``accuracy``: share of completions whose outcome part found the answer correct.
+    - ``penalty``: mean of what rewards lose before advantages, by length or divergence.
+    - ``accuracy``: share of completions whose outcome part found the answer correct. (Of a reward
+      that does not tell, the trainer records the verdict of the configuration's grader.)
     - ``truncation_share``: share of completions cut by the token limit.
     - ``zero_signal_share``: share of groups whose rewards are equal, which teach nothing.
     - ``completion_tokens``, ``…_min``, ``…_max``: length in tokens, EOS included.
@@ -299,6 +306,8 @@ def group_statistics(groups: Sequence[Group]) -> dict[str, float]:
     if rewards:
         figures["reward"] = statistics.fmean(rewards)
         figures["reward_std"] = statistics.pstdev(rewards)
+    if penalties := [lost for group in groups for lost in group.penalties]:
+        figures["penalty"] = statistics.fmean(penalties)
     scores: dict[str, list[float]] = {}
     for result in results:
         for part, score in reward_parts(result).items():

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from judicaita.errors import DataError, JudicaitaError
+from judicaita.training.console import plain
 from judicaita.training.metrics import read_events
 
 
@@ -61,6 +64,57 @@ def plot_bars(panels: Mapping[str, Panel], output: Path) -> Path:
         axes.legend(fontsize="small", ncols=len(series), loc="upper right")
     figure.savefig(output, dpi=120)
     return output
+
+
+Interval = tuple[float, float, float]
+"""A value, and where its interval begins and ends."""
+
+
+def draw_intervals(
+    title: str, groups: Sequence[str], series: Mapping[str, Sequence[Interval | None]]
+) -> bytes:
+    """Draw values from 0 to 1 with their intervals as an SVG: a row a group, the first on top, a
+    colour a series. None leaves a place empty; the same figures give the same bytes.
+
+    Needs matplotlib (``judicaita[eval]``).
+    """
+    figure = _figure(9, 1.3 + 0.3 * len(groups))
+    from matplotlib import rc_context
+
+    with warnings.catch_warnings(), rc_context({"svg.hashsalt": "judicaita"}):
+        warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)  # it draws a box
+        axes = figure.subplots()
+        for number, (name, values) in enumerate(series.items()):
+            shift = 0.24 * (number - (len(series) - 1) / 2)
+            points = [(row + shift, it) for row, it in enumerate(values) if it is not None]
+            if not points:
+                continue
+            colour, marker = _COLOURS[number], _MARKERS[number]
+            rows, found = zip(*points, strict=True)
+            axes.hlines(rows, *zip(*(it[1:] for it in found), strict=True), colour, linewidth=2)
+            axes.plot([it[0] for it in found], rows, marker, color=colour, label=name)
+        axes.set_yticks(range(len(groups)), [_label(name) for name in groups])
+        axes.set_ylim(len(groups) - 0.4, -0.6)
+        axes.set_xlim(-0.02, 1.02)
+        axes.set_title(title, loc="left", fontsize="medium")
+        axes.grid(axis="x", alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+        if len(series) > 1:
+            figure.legend(loc="outside upper right", ncols=len(series), fontsize="small")
+        target = BytesIO()
+        figure.savefig(target, format="svg", metadata={"Date": None, "Creator": None})
+    return target.getvalue()
+
+
+_COLOURS, _MARKERS = ("#0b5fa5", "#c8501e"), ("o", "D")
+"""Apart for those who do not tell colours apart, too."""
+
+
+def _label(name: str) -> str:
+    """A name beside an axis: short, and no formula."""
+    text = plain(" ".join(name.split()))
+    text = text if len(text) <= 44 else f"{text[:43]}…"
+    return text.replace("$", r"\$")
 
 
 def _figure(width: float, height: float) -> Any:

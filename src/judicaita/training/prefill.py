@@ -5,7 +5,8 @@ it begins where the prompts end, with their keys and values as leaves; once all 
 added to the leaves' gradients, one backward pass goes on from there through what was kept.
 
 The activations of the prompts stay in memory while completions are drawn and scored. They are kept
-as long as they are of no more tokens than a micro-batch may have, which at most doubles the peak.
+as long as they are of no more tokens than a micro-batch may have, which at most doubles them; under
+autocast each of these passes also keeps its own casts of weights that learn.
 """
 
 from __future__ import annotations
@@ -70,6 +71,10 @@ class KeptPrefill:
             yield
         finally:
             self._keeps = False
+
+    def drop(self) -> None:
+        """Let go of what no update has taken."""
+        self._passes = []
 
     def wants(self, decoder: Decoder, n: int) -> bool:
         """Whether the decoder's prompts, of ``n`` completions each, are to go through `forward`."""

@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
-from judicaita.errors import ConfigError, NumericalError
+from judicaita.errors import ConfigError, DataError, NumericalError
 from judicaita.training.config import TrainingConfig
 from judicaita.training.console import TrainingConsole
-from judicaita.training.metrics import EventLog, group_statistics, write_rollouts
+from judicaita.training.divergence import EVENT as DIVERGENCE
+from judicaita.training.divergence import DivergenceWatch
+from judicaita.training.metrics import EventLog, group_statistics, read_events, write_rollouts
 from judicaita.training.run_folder import RunFolder
 from judicaita.training.trackers import Tracker, make_trackers
 from judicaita.types import Group
@@ -45,6 +47,9 @@ class RunRecorder:
         self.console = TrainingConsole(0, enabled=show_progress)
         self._events: EventLog | None = None
         self._trackers: list[Tracker] = []
+        self._watch = DivergenceWatch()
+        self._watched = 0
+        """Length of the events, in bytes, that the watch knows."""
 
     @contextmanager
     def opened(self, steps_done: int, total_steps: int) -> Iterator[None]:
@@ -55,6 +60,8 @@ class RunRecorder:
         with ExitStack() as stack:
             self._events = EventLog(self.folder.events)
             stack.callback(self._close)
+            if self._length() != self._watched:  # a run is taken up, or goes on from earlier
+                self._watch = self._watch_anew()
             for tracker in make_trackers(
                 self.config.report_to,
                 self.folder.root,
@@ -78,7 +85,28 @@ class RunRecorder:
         assert self._events is not None, "closed once"
         self._events.close()
         self._events, self._trackers = None, []
+        self._watched = self._length()
         self.console = TrainingConsole(0, enabled=self.show_progress)
+
+    def _length(self) -> int:
+        """Of the events, in bytes; −1 where they are gone."""
+        try:
+            return self.folder.events.stat().st_size
+        except FileNotFoundError:
+            return -1
+
+    def _watch_anew(self) -> DivergenceWatch:
+        try:
+            return DivergenceWatch(read_events(self.folder.events))
+        except DataError as error:  # what is only watched stops no run
+            self.console.message(f"reward and accuracy are watched from here on alone: {error}")
+            return DivergenceWatch()
+
+    def _watch_for_divergence(self, event: str, step: int, metrics: Mapping[str, float]) -> None:
+        found = self._watch.see(event, step, metrics)
+        if found is not None:
+            self.event(DIVERGENCE, step, found.as_fields())
+            self.console.message(found.sentence(step))
 
     def _tell_trackers(self, metrics: Mapping[str, float], step: int) -> None:
         for name, tracker in zip(self.config.report_to, self._trackers, strict=True):
@@ -103,13 +131,14 @@ class RunRecorder:
         self,
         record: StepRecord,
         groups: Sequence[Group],
-        reasons: Sequence[str],
+        reasons: Sequence[Sequence[str]],
         *,
         parts: Sequence[str],
     ) -> None:
         """A step: its completions, its figures, and every ``logging_steps`` a group to look at.
 
-        ``reasons`` say of each group why it entered the loss or not; ``parts`` are the reward's.
+        ``reasons`` say of each group's completions why they entered the loss or not; ``parts`` are
+        the reward's.
         """
         with record.timed("record"):
             if groups:
@@ -121,11 +150,13 @@ class RunRecorder:
         self.event("step", record.step, record.metrics)
         self._tell_trackers(record.metrics, record.step)
         self.console.update(record.step, record.metrics)
+        self._watch_for_divergence("step", record.step, record.metrics)
         if groups and record.step % self.config.logging_steps == 0:
-            self.console.print_group(groups[0], reasons[0])
+            self.console.print_group(groups[0], reasons[0][0])
 
     def evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
         """The figures of the held-out samples after a step."""
         self.event("eval", step, metrics)
         self._tell_trackers({f"eval/{name}": value for name, value in metrics.items()}, step)
         self.console.print_metrics(f"held-out samples, after step {step}", metrics)
+        self._watch_for_divergence("eval", step, metrics)

@@ -73,7 +73,7 @@ def _row(option: Option) -> str:
             for kind, own in option.kinds
         )
         text = f"Of {having}: {text[:1].lower() + text[1:]}"
-    if option.path.endswith(".type"):
+    if option.kinds and option.path.endswith(".type"):
         text = f"{text} One of {', '.join(f'`{kind}`' for kind, _ in option.kinds)}."
     return f"| `{option.path}` | {shown or '(none)'} | {names} | {text}{note} |"
 

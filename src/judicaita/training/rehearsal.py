@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
-from judicaita.errors import CheckpointError, ConfigError
+from judicaita.errors import CheckpointError, ConfigError, DataError
 from judicaita.legal.tasks import generate_mixture
 from judicaita.legal.tasks.selection import select_families, select_levels
 from judicaita.training.checkpoints import fingerprint
@@ -119,7 +119,7 @@ def rehearsal_source(
             )
         return None
     if given is not None:
-        return DataSource(to_samples(given), config.seed)
+        return _data_source(to_samples(given), config)
     if dataset is None:
         raise ConfigError(
             f"rehearsal_weight={config.rehearsal_weight} with nothing to rehearse. Set "
@@ -127,4 +127,14 @@ def rehearsal_source(
         )
     if families := select_families(dataset):
         return FreshSource(families, config.rehearsal_tasks or ["easy"], config.seed)
-    return DataSource(load_dataset_source(dataset, tasks=config.rehearsal_tasks), config.seed)
+    return _data_source(load_dataset_source(dataset, tasks=config.rehearsal_tasks), config)
+
+
+def _data_source(samples: list[Sample], config: TrainingConfig) -> DataSource:
+    conversations = [sample.id for sample in samples if not isinstance(sample.prompt, str)]
+    if config.rehearsal_on == "text" and conversations:
+        raise DataError(
+            f"rehearsal_on=text: sample {conversations[0]} is a conversation, and is to be read as "
+            "plain text. Give its text as the prompt, or set rehearsal_on=solution."
+        )
+    return DataSource(samples, config.seed)

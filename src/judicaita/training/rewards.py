@@ -87,10 +87,12 @@ class FormatReward:
 class OutcomeReward:
     """Whether the conclusion is the gold answer, as `grade_answer` decides.
 
-    Labels score 1 or 0; free text scores its token F1 from ``threshold`` on and 0 below, and 0
-    whenever it contradicts the reference. It abstains where the sample has no reference. A column
-    ``labels`` (the answers that the task offers) lets it see a change to another label; a column
-    ``answer_type`` of "multilabel" asks for exactly the labels that the reference lists.
+    Labels, amounts, dates and extracted terms score 1 or 0; lists of names and free text score
+    their F1 from ``threshold`` on and 0 below, and free text 0 whenever it contradicts the
+    reference. It abstains where the sample has no reference. A column ``labels`` (the answers that
+    the task offers) lets it see a change to another label; a column ``answer_type``, one of
+    `judicaita.legal.answers.ANSWER_TYPES`, says how the answer is read. Without it, short
+    references are labels and longer ones free text.
     """
 
     name = "outcome"
@@ -308,9 +310,10 @@ def reward_parts(result: RewardResult) -> dict[str, float]:
 
 
 def columns_of(
-    sample: Sample, completion_tokens: int, finish_reason: FinishReason | str
+    sample: Sample, completion_tokens: int | None, finish_reason: FinishReason | str | None
 ) -> dict[str, Any]:
-    """The columns that rewards see: the sample's facts, and what is known of the completion."""
+    """The columns that rewards see: the sample's facts, and what is known of the completion; None
+    where a text comes from a file."""
     return {
         **sample.facts,
         "task": sample.task,

@@ -245,16 +245,29 @@ class StratifiedSampler(ShuffleSampler[T]):
     def draw(self) -> list[T]:
         """The next batch; empty at the end."""
         count = min(self.batch_size, self.total - self.position)
+        self._shares, self._chosen = self._spread(count, str(self.position))
+        self.position += count
+        return self._take(self._chosen)
+
+    def draw_further(self, count: int) -> list[T]:
+        """So many more by the same strategy, the next ones of their strata."""
+        _, chosen = self._spread(count, f"further/{self.further}")
+        self.further += count
+        return self._take(chosen)
+
+    def _spread(self, count: int, name: str) -> tuple[dict[str, float], dict[str, int]]:
+        """Each stratum's share of the weights, and how many samples it gives."""
         weights = self.weigh(self.ladders)
         total = math.fsum(weights.values())
-        self._shares = {name: weight / total for name, weight in weights.items()}
-        self._chosen = spread(self._shares, count, random.Random(f"{self.seed}/{self.position}"))
+        shares = {stratum: weight / total for stratum, weight in weights.items()}
+        return shares, spread(shares, count, random.Random(f"{self.seed}/{name}"))
+
+    def _take(self, chosen: Mapping[str, int]) -> list[T]:
         batch = []
-        for name, times in self._chosen.items():
+        for name, times in chosen.items():
             stratum = self.strata[name]
             batch += [self._rows[name][stratum.drawn + k] for k in range(times)]
             stratum.drawn += times
-        self.position += count
         return batch
 
     def observe(self, groups: Iterable[Group]) -> None:

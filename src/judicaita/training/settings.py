@@ -60,6 +60,8 @@ def _option(
 ) -> Option:
     extra = field.json_schema_extra
     more = extra.get("flags", []) if isinstance(extra, dict) else []
+    if kinds and path.endswith(".type"):
+        more = [f"--{path.removesuffix('.type').replace('_', '-')}"]
     flags = (f"--{path.replace('_', '-')}", *(str(flag) for flag in _as_list(more)))
     variable = prefix + path.upper().removeprefix(prefix).replace(".", "__")
     return Option(path, flags, variable, field, kinds)
@@ -110,7 +112,8 @@ def resolve(
     merged: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for source, values in layers:
-        for path, value in values.items():
+        for given, value in values.items():
+            path = _of_kind(config_class, given, value)
             if path not in merged:
                 merged[path], origins[path] = value, source
     base_model = merged.get("base_model", config_class.model_fields["base_model"].default)
@@ -137,6 +140,13 @@ def flatten(values: Mapping[str, Any], parent: str = "") -> dict[str, Any]:
     return flat
 
 
+def _of_kind(config_class: type[RunConfig], path: str, value: Any) -> str:
+    """``loss.type`` for ``loss`` with the bare name of a kind, so that it meets other knobs."""
+    field = config_class.model_fields.get(path)
+    is_kind = isinstance(value, str) and field is not None and kinds_of(field)
+    return f"{path}.type" if is_kind else path
+
+
 def _nest(flat: Mapping[str, Any]) -> dict[str, Any]:
     nested: dict[str, Any] = {}
     for path, value in flat.items():
@@ -156,6 +166,8 @@ def _from_variables(
     config_class: type[RunConfig], variables: Mapping[str, str], where: str
 ) -> dict[str, str]:
     known = {option.variable: option.path for option in options(config_class)}
+    kinds = [option.variable for option in options(config_class) if option.kinds]
+    known |= {v.removesuffix("__TYPE"): known[v] for v in kinds if v.endswith("__TYPE")}
     found: dict[str, str] = {}
     for variable, value in variables.items():
         if not variable.startswith(config_class.env_prefix) or variable == CHECKPOINT_VARIABLE:

@@ -44,11 +44,7 @@ def supervised_row(policy: Policy, sample: Sample) -> Row:
 def text_row(policy: Policy, sample: Sample) -> Row:
     """Tokenize a sample to be read from end to end, prompt and trace alike, as a language model's
     training text: all tokens but the first are learned, and no template stands around them."""
-    if not isinstance(sample.prompt, str):
-        raise DataError(
-            f"sample {sample.id} ({sample.task or 'no task'}) is a conversation, and is to be read "
-            "as plain text. Give its text as the prompt, or set rehearsal_on=solution."
-        )
+    assert isinstance(sample.prompt, str), "a conversation is refused before"
     text = f"{sample.prompt}\n{sample.trace}" if sample.trace else sample.prompt
     first, *others = policy.tokenizer(text)["input_ids"]
     return (first,), (*others, policy.eos_id)

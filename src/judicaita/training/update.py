@@ -131,26 +131,33 @@ class PolicyUpdate:
         return self.config.batch_size * self.config.num_rollouts
 
     def divergences(self, groups: Sequence[Group]) -> list[list[float]]:
-        """Of each completion from the reference, in nats, its tokens added up (`KLPenalty`)."""
+        """Of each completion from the reference, in nats, its tokens added up (`KLPenalty`);
+        `NumericalError` for one that is not finite."""
         rows = [
             (group.prompt_ids, completion.token_ids)
             for group in groups
             for completion in group.completions
         ]
-        found: list[float] = []
-        size = self._rehearsed_at_once
+
+        def look() -> list[float]:
+            size = max(1, self._rehearsed_at_once >> self.updater.halvings)
+            together = (rows[start : start + size] for start in range(0, len(rows), size))
+            return [value for each in together for value in self._divergences_of(each)]
+
+        found = iter(self.updater.collect(look, min(len(rows), self._rehearsed_at_once)))
+        return [[require_finite(next(found)) for _ in group.completions] for group in groups]
+
+    def _divergences_of(self, rows: Sequence[Row]) -> list[float]:
+        self.supervisor.pulse()
+        batch = collate(rows, self.policy.pad_id, self.policy.placement.device)
+        # One after the other: autocast keeps casts of weights, and a reference may be a copy that
+        # stands in the place of the policy's.
         with self.policy.inference():
-            for start in range(0, len(rows), size):
-                self.supervisor.pulse()
-                together = rows[start : start + size]
-                batch = collate(together, self.policy.pad_id, self.policy.placement.device)
-                own_B_T, _ = self.policy.logprobs(batch, self.config.temperature)
-                with self.reference():
-                    reference_B_T, _ = self.policy.logprobs(batch, self.config.temperature)
-                kl_B_T = self.config.kl(own_B_T, reference_B_T).masked_fill(~batch.mask_B_T, 0.0)
-                found += kl_B_T.double().sum(dim=-1).tolist()
-        of_each = iter(found)
-        return [[next(of_each) for _ in group.completions] for group in groups]
+            own_B_T, _ = self.policy.logprobs(batch, self.config.temperature)
+        with self.reference():
+            reference_B_T, _ = self.policy.logprobs(batch, self.config.temperature)
+        kl_B_T = self.config.kl(own_B_T, reference_B_T).masked_fill(~batch.mask_B_T, 0.0)
+        return kl_B_T.double().sum(dim=-1).tolist()
 
     # ── before the first update ──────────────────────────────────────────────────────────────────
 
@@ -170,6 +177,8 @@ class PolicyUpdate:
             return asked
         first = asked[0] if by_entropy else []
         surveyed = [*first, *later]
+        if not surveyed:
+            return asked
         found = self._survey(surveyed)
         counted: list[Tensor | None] = [None] * len(surveyed)
         if by_entropy:
@@ -193,8 +202,6 @@ class PolicyUpdate:
 
     def _survey(self, asked: Sequence[_Asked]) -> list[tuple[Tensor, Tensor]]:
         """Log-probabilities and entropies of each micro-batch by the policy as it is."""
-        if not asked:
-            return []
 
         def look() -> list[tuple[Tensor, Tensor]]:
             found = []
@@ -203,6 +210,7 @@ class PolicyUpdate:
                 for piece in each.pieces(self.updater.halvings):
                     self.supervisor.pulse()
                     pieces.append(self.policy.logprobs(piece.batch, self.config.temperature))
+                    self.policy.placement.flush()
                 logprobs, entropies = zip(*pieces, strict=True)
                 found.append((torch.cat(logprobs), torch.cat(entropies)))
             return found

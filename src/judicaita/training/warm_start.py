@@ -17,6 +17,7 @@ from judicaita.training.embedded import resolve_base_model
 from judicaita.training.loading import load_policy
 from judicaita.training.metrics import EventLog
 from judicaita.training.optimization import Updater, halvings_told, spike_fields, spike_told
+from judicaita.training.provenance import origin_of
 from judicaita.training.run_folder import RunFolder
 from judicaita.training.sampler import ShuffleSampler
 from judicaita.training.supervised import Row, fitting_rows, supervised_row, supervised_step
@@ -69,7 +70,9 @@ def _learn(
     )
     total_steps = min(sampler.total_batches, config.max_steps or sampler.total_batches)
     updater = Updater(policy, config, total_steps)
-    folder.begin(config, checkpoints.describe_run(policy, origins, train=samples))
+    data_from = {"train": origin_of(samples)}
+    manifest = checkpoints.describe_run(policy, origins, data_from, train=samples)
+    folder.begin(config, manifest)
     figures: dict[str, float] = {}
     fault, faults, halvings = None, 0, 0
     with ExitStack() as stack:

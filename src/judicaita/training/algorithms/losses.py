@@ -176,11 +176,14 @@ class CISPOLoss(_Loss):
 
     @model_validator(mode="after")
     def _knobs_of_the_bound(self) -> Self:
-        others = {"cap": ("clip_low", "clip_high"), "interval": ("cap",)}[self.bound]
+        other, others = {
+            "cap": ("interval", ("clip_low", "clip_high")),
+            "interval": ("cap", ("cap",)),
+        }[self.bound]
         for name in sorted(self.model_fields_set.intersection(others)):
             if getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(
-                    f"{name} is no knob of bound={self.bound}. Leave it out, or set the other bound"
+                    f"{name} is no knob of bound={self.bound}. Leave it out, or set bound={other}"
                 )
         return self
 

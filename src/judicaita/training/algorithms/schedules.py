@@ -23,9 +23,9 @@ def learning_rate_factor(
     not lost to a rate of 0; then falls along half a cosine or a line and reaches ``floor`` (a share
     of the peak) one step after the last, which therefore still learns; or stays at 1. ``wsd``
     (warm-up, stable, decay: MiniCPM, arXiv 2404.06395 §4) stays at 1 until the last ``decay_share``
-    of all steps, at least one, and falls along a line there. ``inverse_sqrt`` falls as
-    √((warmup_steps + 1) / (step + 1)) towards ``floor`` (arXiv 1706.03762 §5.3): where the run ends
-    makes no difference.
+    of all steps, and falls along a line from the first of these, still at 1. ``inverse_sqrt`` falls
+    as √((warmup_steps + 1) / (step + 1)) towards ``floor`` (arXiv 1706.03762 §5.3): where the run
+    ends makes no difference.
     """
     if step < warmup_steps:
         return (step + 1) / (warmup_steps + 1)
