@@ -34,6 +34,7 @@ LAYERS = (
         "training.step_reward",
     ),
     (
+        "training.audit",
         "training.batching",
         "training.block_attention",
         "training.checkpoints",
@@ -80,7 +81,9 @@ LAYERS = (
     ),
     ("training.evaluation",),
     ("training.predictions", "training.report"),
-    ("training.comparison", "training.report_pages"),
+    ("training.report_pages",),
+    ("training.report_files",),
+    ("training.comparison",),
     ("training.coverage", "training.rehearsal", "training.state"),
     ("training.embedded", "training.grpo_trainer", "training.warm_start"),
     ("reasoning_trace",),

@@ -7,9 +7,10 @@ given stays open to the environment, `.env`, a file, the model's profile and the
 from __future__ import annotations
 
 import inspect
+import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin
@@ -19,7 +20,7 @@ import click
 from judicaita.cli_compare import compare
 from judicaita.cli_data import data
 from judicaita.cli_tasks import tasks
-from judicaita.errors import JudicaitaError, RunStopped
+from judicaita.errors import ConfigError, DataError, JudicaitaError, RunStopped
 from judicaita.training.config import RunConfig, SFTConfig, TrainingConfig
 from judicaita.training.settings import (
     CHECKPOINT_VARIABLE,
@@ -30,6 +31,7 @@ from judicaita.training.settings import (
 )
 
 if TYPE_CHECKING:
+    from judicaita.training.audit import Audited
     from judicaita.training.evaluation import EvaluationReport
     from judicaita.training.report import Report
     from judicaita.types import Sample
@@ -41,6 +43,17 @@ _DEVICES = get_args(RunConfig.model_fields["device"].annotation)
 
 _PER_FAMILY = ("accuracy", "true", "sound", "coverage", "right_with_false_step")
 """Figures that `evaluate-model` shows of each generated family."""
+
+_OF_THE_REWARD = (
+    *("base_model", "reward", "format_weight", "outcome_weight", "verbosity_weight"),
+    *("outcome_match", "outcome_threshold", "min_steps"),
+    *("verbosity_target", "verbosity_tolerance"),
+)
+"""Settings that bear on an audit; a base model may bring some of them by its profile. Those of true
+steps do not: a corpus has no facts to check steps against."""
+
+EXPLOITED = 1
+"""Exit code of `audit-rewards` where an exploit pays; input of no use is 2."""
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells count it: 128 + SIGINT."""
@@ -94,11 +107,15 @@ app.add_command(data)
 app.add_command(tasks)
 
 
-def config_options(config_class: type[RunConfig]) -> Callable[[Command], Command]:
-    """A flag for every setting, and ``--config`` for a file of them."""
+def config_options(
+    config_class: type[RunConfig], only: Collection[str] | None = None
+) -> Callable[[Command], Command]:
+    """A flag for every setting, or for some ``only``, and ``--config`` for a file of any."""
 
     def decorate(command: Command) -> Command:
         for option in reversed(options(config_class)):
+            if only is not None and option.path not in only:
+                continue
             default = option.field.get_default(call_default_factory=True)
             shown = ",".join(default) if isinstance(default, list) else default
             text = " ".join(inspect.cleandoc(option.field.description or "").split())
@@ -254,13 +271,8 @@ def evaluate_model(
     from judicaita.training.evaluation import EvaluationHarness, evaluation_samples
     from judicaita.training.legalbench_scores import check_rows
     from judicaita.training.predictions import evaluate_predictions
-    from judicaita.training.report import (
-        Origin,
-        build_report,
-        origin_of_checkpoint,
-        refuse_folder,
-        write_report,
-    )
+    from judicaita.training.report import Origin, build_report, origin_of_checkpoint
+    from judicaita.training.report_files import refuse_folder, write_report
     from judicaita.training.rewards import load_reward
 
     if path:
@@ -346,6 +358,66 @@ def _print_report(report: Report) -> None:
     if report.legalbench:
         heading = ("", "official", "corrected")
         console.print_rows("LegalBench", heading, legalbench_rows(report.legalbench))
+
+
+@app.command("audit-rewards")
+@click.option(
+    "--corpus",
+    type=click.Path(path_type=Path),
+    help="JSONL of honest answers and exploits; the one of the package if left out.",
+)
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write every result.")
+@config_options(TrainingConfig, only=_OF_THE_REWARD)
+def audit_rewards(
+    corpus: Path | None, json_file: Path | None, file: Path | None, **given: Any
+) -> None:
+    """Try to earn a reward by answers that do not deserve it.
+
+    An exploit has to earn less than the honest answer, and one that answers wrongly at most half of
+    it. Lengths are words. Exit code 0 if all do, 1 if one does not, 2 if nothing could be audited.
+
+    \b
+    judicaita audit-rewards --reward my_rewards.py:score
+    judicaita audit-rewards --config run.yaml --corpus exploits.jsonl --json report.json
+    """
+    config = _resolve(TrainingConfig, file, given).config
+    from judicaita.training.audit import BUILT_IN, audit, read_corpus
+    from judicaita.training.durable import write_file
+    from judicaita.training.rewards import composite_from_config, load_reward
+
+    if json_file is not None and json_file.is_dir():
+        raise ConfigError(f"{json_file} is a folder, and the results are one file. Name a file.")
+    lines = read_corpus(corpus or BUILT_IN)
+    reward = load_reward(config.reward) if config.reward else composite_from_config(config)
+    results = audit(reward, lines)
+    if all(result.honest is None for result in results):
+        raise DataError(f"{reward.name} abstains on every question, so there is nothing to audit.")
+    if json_file is not None:
+        rows = [result.as_row() for result in results]
+        text = json.dumps(rows, ensure_ascii=False, indent=2) + "\n"
+        json_file.parent.mkdir(parents=True, exist_ok=True)
+        write_file(json_file, lambda out: out.write(text.encode()))
+    _print_audit(reward.name, results)
+    if not all(result.passed for result in results):
+        sys.exit(EXPLOITED)
+
+
+def _print_audit(name: str, results: Sequence[Audited]) -> None:
+    """The exploits that pay, and a line of how many there are."""
+    from rich.console import Console
+
+    from judicaita.training.console import TrainingConsole
+
+    failed = [result for result in results if not result.passed]
+    if failed:
+        rows = [
+            (each.name, each.kind, f"{each.honest:.3f}", f"{each.exploit:.3f}") for each in failed
+        ]
+        heading = ("exploit", "kind", "honest", "exploit earns")
+        TrainingConsole(0, console=Console()).print_rows("Exploits that pay", heading, rows)
+    abstained = sum(1 for result in results if result.honest is None)
+    note = f"; it abstains on {abstained}" if abstained else ""
+    click.echo(f"{name}: {len(failed)} of {len(results)} exploits pay{note}")
 
 
 @app.command("trace")

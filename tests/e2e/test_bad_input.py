@@ -33,6 +33,7 @@ def things(workspace: Path, gemma: Path, questions: Path) -> None:
     jsonl("two.jsonl", good, good | {"prompt": "Is Rome a state?"})
     Path("no-json.jsonl").write_text('{"prompt": \n')
     Path("table.csv").write_text("prompt,reference\n")
+    Path("table.txt").write_text("prompt,reference\n")
     Path("bad.yaml").write_text("batch_size: [1\nseed: 2")
     Path("key.yaml").write_text("batch_sise: 4\n")
     Path("list.yaml").write_text("- 1\n")
@@ -137,7 +138,8 @@ def test_a_device_that_is_not_there(judicaita: Run) -> None:
         ("--dataset no-reference.jsonl", ("line 2", "has no reference", "Add the gold answer")),
         ("--dataset blank-reference.jsonl", ("line 2", "reference is empty", "Fill it in")),
         ("--dataset no-json.jsonl", ("line 1", "not valid JSON", "one JSON object")),
-        ("--dataset table.csv", ("table.csv", ".jsonl, .parquet")),
+        ("--dataset table.csv", ("table.csv", "is empty", "at least one row")),
+        ("--dataset table.txt", ("table.txt", ".jsonl, .parquet, .csv")),
         ("--dataset nowhere.jsonl", ("nowhere.jsonl", "neither", "nor an existing path", "Give")),
         ("--dataset diversty", ("diversty", "generated family nor", "Did you mean 'diversity'?")),
         ("--dataset hearsay,negligance", ("negligance", "The nearest is negligence.")),

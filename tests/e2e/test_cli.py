@@ -277,14 +277,14 @@ def test_a_legalbench_folder(judicaita: Run, gemma: Path, workspace: Path) -> No
         lines += [f"{n}\t{'Yes' if n % 2 else 'No'}\tFact number {n}." for n in range(4)]
         (folder / "train.tsv").write_text("\n".join(lines) + "\n")
         (folder / "README.md").write_text("**License**: [CC By 4.0](https://example.org)\n")
-    setup = ("--base-model", gemma, "--dataset", "legalbench", *SMALL, *FIT)
+    setup = ("--base-model", gemma, "--dataset", "./legalbench", *SMALL, *FIT)
     fine(judicaita("train-grpo", *setup, "--tasks", "hearsay*", "--output-dir", "run"))
     rows = list(read_rollouts(workspace / "run" / "rollouts"))
     assert {row["task"] for row in rows} == {"hearsay_like"}
     assert all(row["prompt"].startswith("Is it hearsay?\n\nQ: Fact number") for row in rows)
     fine(
         judicaita(
-            *("evaluate-model", "run/final", "--dataset", "legalbench", "--tasks", "other"),
+            *("evaluate-model", "run/final", "--dataset", "./legalbench", "--tasks", "other"),
             *("--output", "report.json"),
         )
     )

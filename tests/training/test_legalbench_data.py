@@ -187,7 +187,7 @@ def test_licences_and_counts(legalbench: Path) -> None:
     assert {sample.license for sample in mit} == {"MIT"}
     assert len(mit.tasks) == 4
     few = LegalBenchDataset((), folder=legalbench, samples_per_task=2, seed=1)
-    assert len(few) == 160 * 2
+    assert len(few) == sum(min(2, task.train_rows) for task in TASKS.values())
     assert list(few) == list(LegalBenchDataset((), folder=legalbench, samples_per_task=2, seed=1))
     assert list(few) != list(LegalBenchDataset((), folder=legalbench, samples_per_task=2))
     with pytest.raises(DataError, match="No task of learned_hands_torts is left"):
@@ -252,7 +252,7 @@ def test_a_part_of_the_test_rows(tmp_path: Path) -> None:
     assert sides[0].isdisjoint(sides[1])
     for sample in (*train, *held_out):
         assert sample.facts["split"] == "test_partition"
-        assert sample.facts["note"] == NOT_COMPARABLE
+        assert sample.facts["caveat"] == NOT_COMPARABLE
         assert sample.source == f"legalbench:{sample.task}/test_partition"
     assert any(NOT_COMPARABLE in notice for notice in dataset.notices)
     assert dataset.origin["note"] == NOT_COMPARABLE
@@ -551,6 +551,10 @@ def test_any_data_set_on_the_hub(hub: Path, python: Python, tmp_path: Path) -> N
     assert error.startswith("columns: 'promt' is no column of samples. The nearest is prompt.")
     assert "ann/law on the Hub, train, row 1: has no prompt" in table()["error"]
     assert "there is no such repository" in table(source="ann/lore")["error"]
+    put(hub.parents[1] / "ann" / "notes", "notes.txt", "")
+    assert table(source="ann/notes")["error"].startswith("ann/notes on the Hub cannot be loaded")
+    offline = python(TABLE, json.dumps({"source": "ann/lore"}), **NO_NETWORK)
+    assert "the Hub can't be reached" in json.loads(offline.stdout.splitlines()[-1])["error"]
     (repository / "GATED").touch()
     done = python(TABLE, json.dumps({"source": "ann/law"}), HF_HOME=str(tmp_path / "other"))
     assert "access has to be granted first" in json.loads(done.stdout.splitlines()[-1])["error"]

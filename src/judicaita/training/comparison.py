@@ -19,7 +19,7 @@ from judicaita.legal.legalbench.corrected import corrected_outcomes
 from judicaita.legal.legalbench.scoring import official_outcomes
 from judicaita.training.markdown import cell, code, inline
 from judicaita.training.paired import PairedShares, compare_shares, interval, score_differences
-from judicaita.training.report import REPORT, SAMPLES
+from judicaita.training.report_files import REPORT, SAMPLES
 
 RESAMPLES = 2_000
 """Of LegalBench's scores, for each task."""

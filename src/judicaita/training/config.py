@@ -462,6 +462,10 @@ class TrainingConfig(RunConfig):
     """``additive``: true steps are one part of the reward; ``gated``: and without true steps a
     right answer earns nothing; ``per_step``: each step's tokens learn from that step's own truth,
     and the composite is made of the other parts."""
+    audit_steps: int = Field(100, ge=0)
+    """Every so many steps, look for marks of an exploited reward (wrong answers that earn as much
+    as right ones, copied prompts, padding …) in the completions that were rewarded most; 0 for
+    never."""
     probe_coverage: bool = True
     """Before the first step of a run that rewards true steps: sample some answers to training
     questions of generated families, and tell which points of a rule no step of theirs ever decided.

@@ -69,7 +69,7 @@ PAIRS_SHOWN = 20
 
 _METADATA = {
     *("index", "document_name", "slice", "case id", "Docket No.", "year"),
-    *("answer_type", "metric", "category", "split", "note"),
+    *("answer_type", "metric", "category", "split", "caveat"),
 }
 """LegalBench's columns that number, date or sort rows, and what is known of a row's task: a prompt
 may hold their values by chance."""

@@ -130,6 +130,8 @@ def load_dataset_source(
     elif kind == "hub":
         samples = _load_hub(str(source), columns or {}, split, revision)
         samples = _of_tasks(samples, tasks, source)
+    elif not Path(source).exists():
+        raise _nowhere(source)
     else:
         samples = _of_tasks(read_samples(source, columns), tasks, source)
     if max_samples is not None:
@@ -303,14 +305,18 @@ def _legalbench(source: str | Path, tasks: Sequence[str], **options: Any) -> Leg
             "Give such a checkout, or a .jsonl or .parquet file."
         )
     if not path.exists():
-        known = [*FAMILIES, ALL_FAMILIES, LEGALBENCH]
-        raise DataError(
-            f"{path} is neither a generated family nor an existing path."
-            f"{nearest(str(path), known)} Give {LEGALBENCH}, a LegalBench checkout, a file "
-            f"({', '.join(FILE_ENDINGS)}), owner/name of a data set on the Hub, {ALL_FAMILIES}, or "
-            f"some of {', '.join(FAMILIES)}."
-        )
+        raise _nowhere(source)
     return LegalBenchDataset(tuple(tasks), folder=path, **options)
+
+
+def _nowhere(source: str | Path) -> DataError:
+    known = [*FAMILIES, ALL_FAMILIES, LEGALBENCH]
+    return DataError(
+        f"{source} is neither a generated family nor an existing path."
+        f"{nearest(str(source), known)} Give {LEGALBENCH}, a LegalBench checkout, a file "
+        f"({', '.join(FILE_ENDINGS)}), owner/name of a data set on the Hub, {ALL_FAMILIES}, or "
+        f"some of {', '.join(FAMILIES)}."
+    )
 
 
 def _load_hub(

@@ -297,6 +297,7 @@ def evaluate_checkpoint(
     from judicaita.training.rollouts.native import NativeEngine
 
     folder = Path(path)
+    _check_count(max_samples)
     require_checkpoint(folder)
     samples = evaluation_samples(folder, eval_dataset, max_samples)
     _refuse_output(output_file)
@@ -322,6 +323,13 @@ def _refuse_output(path: Path | str | None) -> None:
         raise ConfigError(f"{path} is a folder, and the report is one file. Name a file in it.")
 
 
+def _check_count(max_samples: int | None) -> None:
+    if max_samples is not None and max_samples < 1:
+        raise ConfigError(
+            f"max_samples={max_samples} leaves nothing to evaluate on; use 1 or more."
+        )
+
+
 def evaluation_samples(
     folder: Path | str,
     dataset: Iterable[Mapping[str, Any] | Sample] | Path | str | None = None,
@@ -336,10 +344,7 @@ def evaluation_samples(
         to_samples,
     )
 
-    if max_samples is not None and max_samples < 1:
-        raise ConfigError(
-            f"max_samples={max_samples} leaves nothing to evaluate on; use 1 or more."
-        )
+    _check_count(max_samples)
     if isinstance(dataset, str | Path):
         samples = load_evaluation_data(str(dataset), max_samples=max_samples)
     elif dataset is not None:

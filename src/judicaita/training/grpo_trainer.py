@@ -22,7 +22,7 @@ from judicaita.errors import (
     NumericalError,
     RunStopped,
 )
-from judicaita.training import checkpoints
+from judicaita.training import audit, checkpoints
 from judicaita.training.batching import Item, MiniBatch, encode_prompts, make_mini_batch
 from judicaita.training.config import TrainingConfig
 from judicaita.training.console import TrainingConsole
@@ -72,6 +72,7 @@ from judicaita.training.resume import (
 )
 from judicaita.training.rewards import (
     CompositeReward,
+    OutcomeReward,
     Reward,
     as_reward,
     columns_of,
@@ -593,6 +594,16 @@ class GRPOTrainer:
         reasons = [(fault,) * len(each) if fault else each for each in own]
         with self.recorder.opened(self.steps_done, self.total_steps):
             self.recorder.step(record, together, reasons, parts=self.reward.part_names)
+            if self.config.audit_steps and record.step % self.config.audit_steps == 0:
+                self._audit(record.step, together)
+
+    def _audit(self, step: int, groups: Sequence[Group]) -> None:
+        """Look for marks of an exploited reward in what earned most."""
+        grader = OutcomeReward(self.config.outcome_match, self.config.outcome_threshold)
+        found = audit.inspect_groups(groups, grader)
+        self.recorder.event(audit.EVENT, step, found.as_fields())
+        if found.found:
+            self.console.message(found.sentence(step))
 
     def evaluate(self) -> dict[str, float]:
         """Greedy answers to the held-out samples (at most ``eval_samples``), graded."""

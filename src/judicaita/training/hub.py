@@ -93,11 +93,13 @@ def hub_table(
     configurations or other splits, or cannot be read.
     """
     from datasets import ClassLabel, load_dataset
-    from datasets.exceptions import DatasetGenerationError
+    from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 
     with _in_a_sentence(f"{name} on the Hub"):
         try:
             found = load_dataset(name, configuration, revision=revision)
+        except DatasetNotFoundError:  # which is a FileNotFoundError, too
+            raise
         except (ValueError, RuntimeError, FileNotFoundError, DatasetGenerationError) as error:
             raise DataError(f"{name} on the Hub cannot be loaded: {_reason(error)}") from error
     split = next((split for split in splits if split in found), None)

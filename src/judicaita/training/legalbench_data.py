@@ -319,7 +319,7 @@ class LegalBenchDataset(Sequence[Sample]):
                 "category": task.category,
             }
         if self.split == "test_partition":
-            stamp["note"] = NOT_COMPARABLE
+            stamp["caveat"] = NOT_COMPARABLE
         ending = "" if self.split == "train" else f"/{self.split}"
         return replace(
             sample,

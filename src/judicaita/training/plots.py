@@ -102,8 +102,10 @@ def draw_intervals(
         if len(series) > 1:
             figure.legend(loc="outside upper right", ncols=len(series), fontsize="small")
         target = BytesIO()
-        figure.savefig(target, format="svg", metadata={"Date": None, "Creator": None})
-    return target.getvalue()
+        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(target, format="svg", metadata=nothing)
+    image = target.getvalue()
+    return image[image.index(b"<svg") :]  # without a document type, which names an address
 
 
 _COLOURS, _MARKERS = ("#0b5fa5", "#c8501e"), ("o", "D")

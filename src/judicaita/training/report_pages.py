@@ -140,7 +140,8 @@ def _picture(plot: Plot | None) -> str | None:
 
 def _subtitle(report: Report) -> str:
     origin = report.origin
-    dataset = origin.dataset or "the samples that its run held out"
+    held_out = "the samples that its run held out" if origin.checkpoint else "samples handed over"
+    dataset = origin.dataset or held_out
     step = "" if origin.step is None else f"after step {origin.step}, "
     base = f"trained from {origin.base_model}, " if origin.base_model else ""
     return f"{step}{base}on {dataset}. {report.created}, judicaita {version('judicaita')}."
