@@ -75,7 +75,9 @@ def test_documented_flags_exist(page: Path) -> None:
         words = line.split()
         if words[0] != "judicaita" or len(words) < 2:
             continue
-        subcommand = words[1:3] if words[1] in ("tasks", "data") else words[1:2]  # a group of commands
+        subcommand = (
+            words[1:3] if words[1] in ("tasks", "data") else words[1:2]
+        )  # a group of commands
         known = set(re.findall(r"--[a-z][a-z0-9.-]*", _help(*subcommand)))
         used = {word.partition("=")[0] for word in words if word.startswith("--")}
         assert used <= known | {"--help"}, f"{_name(page)}: {line}"
