@@ -112,6 +112,9 @@ def refuse_for_source(config: RunConfig) -> None:
     """`ConfigError` for the first setting that the source of the samples has no use for."""
     given = {
         "legalbench_split": None if config.legalbench_split == "train" else config.legalbench_split,
+        "legalbench_prompts": ""
+        if config.legalbench_prompts == "auto"
+        else config.legalbench_prompts,
         "samples_per_task": config.samples_per_task,
         "licenses": ",".join(config.licenses),
         "commercial_only": config.commercial_only,
@@ -155,4 +158,6 @@ def refuse_for_source(config: RunConfig) -> None:
         )
 
 
-_OF_LEGALBENCH = ("legalbench_split", "samples_per_task", "licenses", "commercial_only")
+_OF_LEGALBENCH = (
+    *("legalbench_split", "legalbench_prompts", "samples_per_task", "licenses", "commercial_only"),
+)

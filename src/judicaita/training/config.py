@@ -198,6 +198,10 @@ class RunConfig(BaseModel):
     """Of LegalBench: its few train rows, or ``test_partition``, a part of the test rows drawn with
     ``seed``, with the rest held out; figures are then not comparable with published scores.
     ``test`` is to measure on, as ``eval_dataset=legalbench`` does."""
+    legalbench_prompts: Literal["auto", "base", "own"] = "auto"
+    """Of LegalBench: the task's ``base`` prompt with its demonstrations, which a checkout holds; an
+    ``own`` question without any, which is shorter; ``auto`` is the base prompt where there is
+    one."""
     samples_per_task: int | None = Field(None, ge=1)
     """At most so many samples of each LegalBench task, drawn with ``seed``."""
     licenses: NameList = Field([])

@@ -33,7 +33,12 @@ from judicaita.training.columns import (
 )
 from judicaita.training.config import RunConfig, TrainingConfig, nearest
 from judicaita.training.hub import hub_table
-from judicaita.training.legalbench_data import GUIDE_TASKS, LegalBenchDataset, LegalBenchSplit
+from judicaita.training.legalbench_data import (
+    GUIDE_TASKS,
+    LegalBenchDataset,
+    LegalBenchSplit,
+    PromptStyle,
+)
 from judicaita.training.pile_of_law import PileOfLawDataset
 from judicaita.training.provenance import Loaded, chosen, notices_of, origin_of
 from judicaita.training.sources import FILE_ENDINGS, LEGALBENCH, hub_name, kind_of
@@ -78,6 +83,7 @@ def load_dataset_source(
     samples_per_task: int | None = None,
     licenses: Sequence[str] = (),
     commercial: bool = False,
+    prompts: PromptStyle = "auto",
     revision: str | None = None,
 ) -> list[Sample]:
     """Samples from generated families, LegalBench, a file, or a data set on the Hub.
@@ -98,7 +104,7 @@ def load_dataset_source(
             validation split). Other sources hold what they hold: divide them with `split_samples`.
         columns: What columns of a file or data set on the Hub are called there, as in
             ``{"prompt": "question", "reference": "answer"}``.
-        legalbench_split, samples_per_task, licenses, commercial: See `LegalBenchDataset`.
+        legalbench_split, samples_per_task, licenses, commercial, prompts: See `LegalBenchDataset`.
         revision: Of what comes from the Hub: a commit, tag or branch; None is ``main``.
     """
     if max_samples is not None and max_samples < 1:
@@ -124,6 +130,7 @@ def load_dataset_source(
             samples_per_task=samples_per_task,
             licenses=licenses,
             commercial=commercial,
+            prompts=prompts,
             revision=revision,
             seed=seed,
         ).load()
@@ -259,6 +266,7 @@ def _choices(config: RunConfig) -> dict[str, Any]:
         "samples_per_task": config.samples_per_task,
         "licenses": config.licenses,
         "commercial": config.commercial_only,
+        "prompts": config.legalbench_prompts,
         "revision": config.dataset_revision,
     }
 
