@@ -641,6 +641,7 @@ def test_columns_as_a_setting() -> None:
     [
         ({"dataset": "hearsay", "legalbench_split": "test_partition"}, "only LegalBench"),
         ({"dataset": "a.jsonl", "samples_per_task": 3}, "only LegalBench"),
+        ({"dataset": "a.jsonl", "legalbench_prompts": "own"}, "only LegalBench"),
         ({"dataset": "ann/law", "licenses": "MIT"}, "only LegalBench"),
         ({"dataset": "generated", "commercial_only": True}, "only LegalBench"),
         ({"columns": "prompt=q"}, "only a file or a data set on the Hub"),
@@ -656,6 +657,19 @@ def test_columns_as_a_setting() -> None:
 def test_settings_that_mean_nothing(settings: dict[str, Any], expected: str) -> None:
     with pytest.raises(ConfigError, match=expected):
         TrainingConfig.model_validate(settings)
+
+
+def test_prompts_of_a_run(legalbench: Path) -> None:
+    """Short questions in place of base prompts with their demonstrations."""
+    settings = {"dataset": str(legalbench), "tasks": ["hearsay"], "eval_dataset": None}
+    base, own = (
+        load_training_data(TrainingConfig.model_validate({**settings, "legalbench_prompts": style}))
+        for style in ("auto", "own")
+    )
+    assert [sample.reference for sample in base.train] == [s.reference for s in own.train]
+    lengths = [[len(str(sample.prompt)) for sample in each.train] for each in (base, own)]
+    assert max(lengths[1]) < min(lengths[0]) / 2
+    assert not own.notices
 
 
 def test_settings_that_go_together() -> None:
