@@ -401,7 +401,7 @@ class GRPOTrainer:
         }
 
     def step(self) -> StepRecord:
-        """One optimizer step (or ``num_iterations`` of them on the same completions).
+        """One optimizer step, or several on the same completions.
 
         A number that is not finite ends it: the weights stay as the last good update left them, and
         the step is recorded as a fault. One that is stopped before the weights move is as if it had
