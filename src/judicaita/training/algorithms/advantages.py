@@ -10,6 +10,7 @@ the completion that has the most of them in its group.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
@@ -76,8 +77,8 @@ class _Estimator(BaseModel):
     def _has_signal(self, rewards: Rewards) -> Tensor:
         return spreads(rewards.total_P_G)
 
-    def _estimate(self, rewards: Rewards) -> Tensor:
-        raise NotImplementedError
+    @abstractmethod
+    def _estimate(self, rewards: Rewards) -> Tensor: ...
 
 
 class ZScore(_Estimator):
@@ -209,8 +210,8 @@ class _Bound(BaseModel):
         """Of all completions of the step whose group has a signal."""
         return self._bound(advantages_N) if advantages_N.numel() else advantages_N
 
-    def _bound(self, advantages_N: Tensor) -> Tensor:
-        raise NotImplementedError
+    @abstractmethod
+    def _bound(self, advantages_N: Tensor) -> Tensor: ...
 
 
 class NoBound(_Bound):

@@ -9,6 +9,7 @@ sampled: from the second update on a batch on (``num_iterations`` or ``mini_batc
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self, get_args
 
@@ -29,6 +30,27 @@ class LossOutput:
     """True where a bound changed the gradient."""
 
 
+@dataclass(frozen=True)
+class _Given:
+    """What a loss is told of each token, all [B, T]; the old log-probabilities have no gradient."""
+
+    logprobs: Tensor
+    old_logprobs: Tensor
+    advantages: Tensor
+    mask: Tensor
+
+    @property
+    def log_ratio(self) -> Tensor:
+        """log r of each token."""
+        return self.logprobs - self.old_logprobs
+
+    @property
+    def mean_log_ratio(self) -> Tensor:
+        """log r of each completion, the mean of its tokens' (GSPO, eq. 7). [B, 1]."""
+        lengths_B_1 = self.mask.sum(dim=-1, keepdim=True).clamp(min=1)
+        return self.log_ratio.masked_fill(~self.mask, 0.0).sum(dim=-1, keepdim=True) / lengths_B_1
+
+
 class _Loss(BaseModel):
     """What all losses are; they are called with log-probabilities in nats, [B, T]."""
 
@@ -47,23 +69,18 @@ class _Loss(BaseModel):
         mask_B_T: Tensor,
     ) -> LossOutput:
         """The loss of every token; the gradient flows through ``logprobs_B_T`` alone."""
-        return self._values(logprobs_B_T, old_logprobs_B_T, advantages_B_T, mask_B_T)
+        given = _Given(logprobs_B_T, old_logprobs_B_T.detach(), advantages_B_T, mask_B_T)
+        return self._values(given)
 
     def reduce(self, values_B_T: Tensor, mask_B_T: Tensor, sizes: StepSizes) -> Tensor:
         """Values of the tokens of a micro-batch as its share of one number; see `reduction.py`."""
         return self._reduce(values_B_T, mask_B_T, sizes)
 
-    def _values(
-        self,
-        logprobs_B_T: Tensor,
-        old_logprobs_B_T: Tensor,
-        advantages_B_T: Tensor,
-        mask_B_T: Tensor,
-    ) -> LossOutput:
-        raise NotImplementedError
+    @abstractmethod
+    def _values(self, given: _Given) -> LossOutput: ...
 
-    def _reduce(self, values_B_T: Tensor, mask_B_T: Tensor, sizes: StepSizes) -> Tensor:
-        raise NotImplementedError
+    @abstractmethod
+    def _reduce(self, values_B_T: Tensor, mask_B_T: Tensor, sizes: StepSizes) -> Tensor: ...
 
 
 class _Clipped(_Loss):
@@ -87,15 +104,8 @@ class _Clipped(_Loss):
             )
         return self
 
-    def _values(
-        self,
-        logprobs_B_T: Tensor,
-        old_logprobs_B_T: Tensor,
-        advantages_B_T: Tensor,
-        mask_B_T: Tensor,
-    ) -> LossOutput:
-        del mask_B_T
-        return self.surrogate((logprobs_B_T - old_logprobs_B_T.detach()).exp(), advantages_B_T)
+    def _values(self, given: _Given) -> LossOutput:
+        return self.surrogate(given.log_ratio.exp(), given.advantages)
 
     def surrogate(self, ratio_B_T: Tensor, advantages_B_T: Tensor) -> LossOutput:
         """The loss of given ratios."""
@@ -171,9 +181,6 @@ class CISPOLoss(_Loss):
     clip_high: float = Field(0.28, gt=0)
     """Of the interval."""
 
-    def _reduce(self, values_B_T: Tensor, mask_B_T: Tensor, sizes: StepSizes) -> Tensor:
-        return token_mean(values_B_T, mask_B_T, sizes.tokens)
-
     @model_validator(mode="after")
     def _knobs_of_the_bound(self) -> Self:
         other, others = {
@@ -187,20 +194,17 @@ class CISPOLoss(_Loss):
                 )
         return self
 
-    def _values(
-        self,
-        logprobs_B_T: Tensor,
-        old_logprobs_B_T: Tensor,
-        advantages_B_T: Tensor,
-        mask_B_T: Tensor,
-    ) -> LossOutput:
-        del mask_B_T
-        ratio_B_T = (logprobs_B_T - old_logprobs_B_T).detach().exp()
+    def _values(self, given: _Given) -> LossOutput:
+        ratio_B_T = given.log_ratio.detach().exp()
         if self.bound == "cap":
             weights_B_T = ratio_B_T.clamp(max=self.cap)
         else:
             weights_B_T = ratio_B_T.clamp(1 - self.clip_low, 1 + self.clip_high)
-        return LossOutput(-weights_B_T * advantages_B_T * logprobs_B_T, weights_B_T != ratio_B_T)
+        per_token_B_T = -weights_B_T * given.advantages * given.logprobs
+        return LossOutput(per_token_B_T, weights_B_T != ratio_B_T)
+
+    def _reduce(self, values_B_T: Tensor, mask_B_T: Tensor, sizes: StepSizes) -> Tensor:
+        return token_mean(values_B_T, mask_B_T, sizes.tokens)
 
 
 class _SequenceRatio(_Clipped):
@@ -222,15 +226,9 @@ class GSPOLoss(_SequenceRatio):
     type: Literal["gspo"] = "gspo"
     """Which loss."""
 
-    def _values(
-        self,
-        logprobs_B_T: Tensor,
-        old_logprobs_B_T: Tensor,
-        advantages_B_T: Tensor,
-        mask_B_T: Tensor,
-    ) -> LossOutput:
-        mean_B_1 = mean_log_ratio(logprobs_B_T, old_logprobs_B_T, mask_B_T)
-        return self.surrogate(mean_B_1.exp().expand_as(logprobs_B_T), advantages_B_T)
+    def _values(self, given: _Given) -> LossOutput:
+        ratio_B_T = given.mean_log_ratio.exp().expand_as(given.logprobs)
+        return self.surrogate(ratio_B_T, given.advantages)
 
 
 class GSPOTokenLoss(_SequenceRatio):
@@ -241,16 +239,10 @@ class GSPOTokenLoss(_SequenceRatio):
     type: Literal["gspo_token"] = "gspo_token"
     """Which loss."""
 
-    def _values(
-        self,
-        logprobs_B_T: Tensor,
-        old_logprobs_B_T: Tensor,
-        advantages_B_T: Tensor,
-        mask_B_T: Tensor,
-    ) -> LossOutput:
-        mean_B_1 = mean_log_ratio(logprobs_B_T, old_logprobs_B_T, mask_B_T).detach()
-        own_B_T = (logprobs_B_T - logprobs_B_T.detach()).exp()  # 1, with the gradient of log π
-        return self.surrogate(mean_B_1.exp() * own_B_T, advantages_B_T)
+    def _values(self, given: _Given) -> LossOutput:
+        ratio_B_1 = given.mean_log_ratio.detach().exp()
+        own_B_T = (given.logprobs - given.logprobs.detach()).exp()  # 1, with the gradient of log π
+        return self.surrogate(ratio_B_1 * own_B_T, given.advantages)
 
 
 class SAPOLoss(_Loss):
@@ -267,25 +259,12 @@ class SAPOLoss(_Loss):
     def _reduce(self, values_B_T: Tensor, mask_B_T: Tensor, sizes: StepSizes) -> Tensor:
         return sequence_mean(values_B_T, mask_B_T, sizes.sequences)
 
-    def _values(
-        self,
-        logprobs_B_T: Tensor,
-        old_logprobs_B_T: Tensor,
-        advantages_B_T: Tensor,
-        mask_B_T: Tensor,
-    ) -> LossOutput:
-        ratio_B_T = (logprobs_B_T - old_logprobs_B_T.detach()).exp()
+    def _values(self, given: _Given) -> LossOutput:
+        advantages_B_T = given.advantages
         tau_B_T = advantages_B_T.new_full(advantages_B_T.shape, self.tau_positive)
         tau_B_T = tau_B_T.masked_fill(advantages_B_T <= 0, self.tau_negative)
-        gate_B_T = (tau_B_T * (ratio_B_T - 1)).sigmoid() * 4 / tau_B_T
-        return LossOutput(-gate_B_T * advantages_B_T, mask_B_T.new_zeros(mask_B_T.shape))
-
-
-def mean_log_ratio(logprobs_B_T: Tensor, old_logprobs_B_T: Tensor, mask_B_T: Tensor) -> Tensor:
-    """log r of a completion, the mean of its tokens' (GSPO, eq. 7). Returns [B, 1]."""
-    log_ratio_B_T = (logprobs_B_T - old_logprobs_B_T.detach()).masked_fill(~mask_B_T, 0.0)
-    lengths_B_1 = mask_B_T.sum(dim=-1, keepdim=True).clamp(min=1)
-    return log_ratio_B_T.sum(dim=-1, keepdim=True) / lengths_B_1
+        gate_B_T = (tau_B_T * (given.log_ratio.exp() - 1)).sigmoid() * 4 / tau_B_T
+        return LossOutput(-gate_B_T * advantages_B_T, given.mask.new_zeros(given.mask.shape))
 
 
 PolicyLoss = Annotated[
