@@ -76,6 +76,7 @@ LAYERS = (
     (
         "training.contamination",
         "training.data_curation",
+        "training.held_out",
         "training.legalbench_data",
         "training.pile_of_law",
     ),

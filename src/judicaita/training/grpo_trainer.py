@@ -17,7 +17,6 @@ from typing import Any
 
 from judicaita.errors import (
     CheckpointError,
-    DataError,
     JudicaitaError,
     NumericalError,
     RunStopped,
@@ -26,7 +25,7 @@ from judicaita.training import audit, checkpoints
 from judicaita.training.batching import Item, MiniBatch, encode_prompts, make_mini_batch
 from judicaita.training.config import TrainingConfig
 from judicaita.training.console import TrainingConsole
-from judicaita.training.contamination import Contamination, find_overlap, refuse_overlap
+from judicaita.training.contamination import refuse_overlap
 from judicaita.training.coverage import probe_coverage
 from judicaita.training.credit import (
     EQUAL,
@@ -37,12 +36,13 @@ from judicaita.training.credit import (
     why,
     why_each,
 )
-from judicaita.training.data_curation import split_samples, subsample, to_jsonl, to_samples
+from judicaita.training.data_curation import subsample, to_jsonl
 from judicaita.training.devices import place, use_threads
 from judicaita.training.durable import write_file
 from judicaita.training.embedded import resolve_base_model
 from judicaita.training.evaluation import EvaluationHarness
 from judicaita.training.groups import sample_groups, score_group
+from judicaita.training.held_out import divide
 from judicaita.training.loading import load_policy
 from judicaita.training.metrics import (
     ENTERED,
@@ -124,10 +124,12 @@ class GRPOTrainer:
         refuse_reward_without_parts(config, self.reward)
         # One that was handed over may count its calls or hold answers to come: it is not tried out.
         self.reward_is_configured = reward_fn is None
-        self.train_samples, self.eval_samples = self._divide(train_dataset, eval_dataset)
+        self.rehearsal_source = source = rehearsal_source(config, rehearsal)
+        rehearsed = source.items if isinstance(source, DataSource) else ()
+        divided = divide(train_dataset, eval_dataset, rehearsed, config)
+        self.train_samples, self.eval_samples = divided.train, divided.held_out
+        self.contamination = divided.contamination
         self.data_from = self._origins(train_dataset, eval_dataset)
-        self.rehearsal_source = rehearsal_source(config, rehearsal)
-        self.contamination = self._compare_with_held_out()
         self.folder = RunFolder(config.checkpoint_dir)
         self.origins = origins or {}
         self.harness = EvaluationHarness(
@@ -165,27 +167,6 @@ class GRPOTrainer:
         if self.config.reward is not None:
             return load_reward(self.config.reward)
         return composite_from_config(self.config)
-
-    def _divide(self, train: Any, evaluation: Any) -> tuple[list[Sample], list[Sample]]:
-        samples = to_samples(train)
-        if evaluation is not None:
-            return samples, to_samples(evaluation)
-        samples, held_out = split_samples(samples, self.config.eval_fraction, self.config.seed)
-        # Which ones are held out was chosen here, so that what is like them need not be trained on.
-        alike = set(find_overlap(samples, held_out).train_ids)
-        apart = [sample for sample in samples if sample.id not in alike]
-        if not apart:
-            raise DataError(
-                "every training sample is like one that was held out, so nothing is left to train "
-                "on. Give more varied samples, or an eval_dataset."
-            )
-        return apart, held_out
-
-    def _compare_with_held_out(self) -> Contamination:
-        """What of the held-out samples stands among those that are learned from."""
-        source = self.rehearsal_source
-        rehearsed = source.items if isinstance(source, DataSource) else ()
-        return find_overlap([*self.train_samples, *rehearsed], self.eval_samples)
 
     def _origins(self, train: Any, evaluation: Any) -> dict[str, dict[str, Any]]:
         """Where the data came from, for the manifest."""
