@@ -311,7 +311,7 @@ def require_both_sides(case: Case, found: list[Batch]) -> None:
     for batch in found:
         log_ratio_B_T = batch.logprobs_B_T - batch.old_logprobs_B_T
         if isinstance(case.loss, GSPOLoss | GSPOTokenLoss):
-            mean_B_1 = mean_log_ratio(batch.logprobs_B_T, batch.old_logprobs_B_T, batch.mask_B_T)
+            mean_B_1 = mean_log_ratio(log_ratio_B_T, batch.mask_B_T)
             log_ratio_B_T = mean_B_1.expand_as(log_ratio_B_T)
         ratios_N.append(log_ratio_B_T.exp()[batch.mask_B_T])
         signed_N.append(batch.advantages_B[:, None].expand_as(log_ratio_B_T)[batch.mask_B_T])

@@ -44,12 +44,6 @@ class _Given:
         """log r of each token."""
         return self.logprobs - self.old_logprobs
 
-    @property
-    def mean_log_ratio(self) -> Tensor:
-        """log r of each completion, the mean of its tokens' (GSPO, eq. 7). [B, 1]."""
-        lengths_B_1 = self.mask.sum(dim=-1, keepdim=True).clamp(min=1)
-        return self.log_ratio.masked_fill(~self.mask, 0.0).sum(dim=-1, keepdim=True) / lengths_B_1
-
 
 class _Loss(BaseModel):
     """What all losses are; they are called with log-probabilities in nats, [B, T]."""
@@ -227,7 +221,7 @@ class GSPOLoss(_SequenceRatio):
     """Which loss."""
 
     def _values(self, given: _Given) -> LossOutput:
-        ratio_B_T = given.mean_log_ratio.exp().expand_as(given.logprobs)
+        ratio_B_T = mean_log_ratio(given.log_ratio, given.mask).exp().expand_as(given.logprobs)
         return self.surrogate(ratio_B_T, given.advantages)
 
 
@@ -240,7 +234,7 @@ class GSPOTokenLoss(_SequenceRatio):
     """Which loss."""
 
     def _values(self, given: _Given) -> LossOutput:
-        ratio_B_1 = given.mean_log_ratio.detach().exp()
+        ratio_B_1 = mean_log_ratio(given.log_ratio, given.mask).detach().exp()
         own_B_T = (given.logprobs - given.logprobs.detach()).exp()  # 1, with the gradient of log π
         return self.surrogate(ratio_B_1 * own_B_T, given.advantages)
 
@@ -265,6 +259,12 @@ class SAPOLoss(_Loss):
         tau_B_T = tau_B_T.masked_fill(advantages_B_T <= 0, self.tau_negative)
         gate_B_T = (tau_B_T * (given.log_ratio.exp() - 1)).sigmoid() * 4 / tau_B_T
         return LossOutput(-gate_B_T * advantages_B_T, given.mask.new_zeros(given.mask.shape))
+
+
+def mean_log_ratio(log_ratio_B_T: Tensor, mask_B_T: Tensor) -> Tensor:
+    """log r of each completion, the mean of its tokens' (GSPO, eq. 7). Returns [B, 1]."""
+    lengths_B_1 = mask_B_T.sum(dim=-1, keepdim=True).clamp(min=1)
+    return log_ratio_B_T.masked_fill(~mask_B_T, 0.0).sum(dim=-1, keepdim=True) / lengths_B_1
 
 
 PolicyLoss = Annotated[
